@@ -1,0 +1,1 @@
+"""The home agent: binding cache, registration rules, engine (pure) and the daemon around it."""

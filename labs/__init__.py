@@ -1,0 +1,1 @@
+"""Labs: topologies and scenarios as data, network namespaces, traffic, checks and benchmarks."""

@@ -1,0 +1,141 @@
+"""What comes out of an engine: the list that `engine.handle(event, now)` returns, to be carried out in order.
+
+A shell holds back what follows a `StoreNode` until the record is on disk, so that nothing is acknowledged that a
+restart could forget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class SendPacket:
+    """Send one whole IPv6 packet as it is. `interface` pins the link it leaves by; None leaves it to the routes.
+
+    With `link_layer_destination` the packet goes to that neighbour without neighbour discovery.
+    """
+
+    packet: bytes
+    interface: str | None = None
+    link_layer_destination: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverLocally:
+    """Give a packet to this machine's own stack (through mip0), as if it had arrived in this form."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingChanged:
+    """`engine.forwarding_table()` has changed: hand it to the data plane. Several in a row may be taken as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route that the agent owns: `destination` through `gateway` (None: on-link) and `device` in `table`."""
+
+    destination: IPv6Network
+    device: str
+    gateway: IPv6Address | None = None
+    table: int = 254
+    source: IPv6Address | None = None
+    metric: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy rule that the agent owns: packets `from source` use `table`."""
+
+    source: IPv6Address
+    table: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address that the agent owns on a device; assigned without duplicate address detection."""
+
+    address: IPv6Address
+    device: str
+    prefix_length: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyNeighbour:
+    """An address the home agent answers neighbour solicitations for on `device`; `router` sets R in the answers."""
+
+    address: IPv6Address
+    device: str
+    router: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """Everything the agent wants in the kernel. The shell removes what is its own and not in here, and adds the rest."""
+
+    addresses: tuple[LocalAddress, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    proxies: tuple[ProxyNeighbour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChanged:
+    """`engine.kernel_state()` has changed: make the kernel so. Several in a row may be taken as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDuplicateAddress:
+    """Do duplicate address detection for `address` on `interface`; answer with `events.DuplicateAddressChecked`."""
+
+    address: IPv6Address
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceNeighbour:
+    """Send unsolicited neighbour advertisements (O=1, S=0) for `address` to all nodes of `interface`."""
+
+    address: IPv6Address
+    interface: str
+    router: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreNode:
+    """Write one mobile node's record to stable storage before anything that follows; None deletes it."""
+
+    home_address: IPv6Address
+    record: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One line of the log: `event` in the RFCs' words, with its fields; `level` as in logging ("info", "warning")."""
+
+    event: str
+    level: str = "info"
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownComplete:
+    """All goodbyes are said or given up: the daemon may exit."""
+
+
+Action = (
+    SendPacket
+    | DeliverLocally
+    | ForwardingChanged
+    | KernelChanged
+    | CheckDuplicateAddress
+    | AnnounceNeighbour
+    | StoreNode
+    | Report
+    | ShutdownComplete
+)

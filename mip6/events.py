@@ -1,0 +1,121 @@
+"""What goes into an engine. Frozen, JSON-serialisable through `mip6.journal`, so that a run can be replayed.
+
+`engine.handle(event, now)` takes one of these; `now` is seconds on a clock that never jumps (CLOCK_BOOTTIME in the
+daemons). The time of day, which RFC 4285 timestamps and stored lifetimes need, is `now + WallClockSet.offset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class PacketReceived:
+    """A signalling packet as it came: the whole IPv6 packet, extension headers included, from its version octet on.
+
+    `interface` is where it arrived, `link_layer_source` the sender's link-layer address (empty where there is none).
+    """
+
+    packet: bytes
+    interface: str
+    link_layer_source: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerExpired:
+    """The deadline that `next_deadline()` named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class WallClockSet:
+    """The time of day is `now + offset` seconds since 1970 (UTC). The first event of every run; again when it jumps."""
+
+    offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """One IPv6 address of a link as the kernel holds it. `valid_lifetime` in seconds from now, None is for ever."""
+
+    address: IPv6Address
+    prefix_length: int
+    tentative: bool = False
+    deprecated: bool = False
+    temporary: bool = False
+    dad_failed: bool = False
+    valid_lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterState:
+    """A default router learned on a link. `preference` as RFC 4191: 1 high, 0 medium, -1 low."""
+
+    address: IPv6Address
+    preference: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One access link as the kernel holds it now. `up` is administrative state and carrier together."""
+
+    name: str
+    index: int
+    up: bool
+    mtu: int
+    link_layer_address: bytes = b""
+    addresses: tuple[AddressState, ...] = ()
+    routers: tuple[RouterState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinksObserved:
+    """The whole present state of the configured links. A link that does not exist is left out.
+
+    Whole state, not increments: a lost netlink message costs nothing, the next snapshot says it all.
+    """
+
+    links: tuple[LinkState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateAddressChecked:
+    """Answer to `actions.CheckDuplicateAddress`: `duplicate` is True when somebody else holds the address."""
+
+    address: IPv6Address
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathMtuChanged:
+    """The path to a tunnel's far end carries outer packets of at most `mtu` octets (ICMPv6 Packet Too Big)."""
+
+    local: IPv6Address
+    remote: IPv6Address
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRequest:
+    """A command of the control socket that changes something: `revoke`, `deregister`, ..."""
+
+    command: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShuttingDown:
+    """The daemon was told to stop: the engine says its goodbyes (a mobile node deregisters)."""
+
+
+Event = (
+    PacketReceived
+    | TimerExpired
+    | WallClockSet
+    | LinksObserved
+    | DuplicateAddressChecked
+    | PathMtuChanged
+    | OperatorRequest
+    | ShuttingDown
+)

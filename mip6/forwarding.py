@@ -1,0 +1,105 @@
+"""ForwardingTable: the whole desired state of the data plane.
+
+One table per agent, handed over whole; a data plane finds the difference itself, so a restart is the normal path.
+`mip6.forward.forward()` is the reference meaning of a table. Parts of a table that did not change are the same
+objects as before, so a data plane can compare by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv6Address, IPv6Network
+from types import MappingProxyType
+
+from mip6.selectors import TrafficSelector
+
+IPV6_HEADER = 40
+MINIMUM_MTU = 1280  # RFC 8200 §5
+
+
+class End(StrEnum):
+    """Which end of the tunnels a table is for."""
+
+    HOME_AGENT = "homeagent"
+    MOBILE_NODE = "mobilenode"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """One binding as the data plane sees it: outer packets go from `local` to `remote`.
+
+    `bid` is 0 for a plain binding (no BID option). `mtu` is the largest inner packet that needs no outer
+    fragmentation: path MTU less 40. `device` is the access link to leave by (mobile node); None: the routes decide.
+    A tunnel that is not `usable` receives but is not sent over (its link is down, or the binding is being removed).
+    """
+
+    bid: int
+    local: IPv6Address
+    remote: IPv6Address
+    mtu: int = 1460
+    device: str | None = None
+    usable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRule:
+    """Packets that `selector` matches go by every usable tunnel of `bids`: one copy each (RFC 6089 §5.3.6).
+
+    A rule none of whose BIDs has a usable tunnel is inactive and skipped. `drop` discards instead (a local rule;
+    the RFC has no discard). `priority` is the FID-PRI: lower is looked at first.
+    """
+
+    fid: int
+    priority: int
+    selector: TrafficSelector
+    bids: tuple[int, ...] = ()
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One mobile node or mobile router: the inner addresses it owns, its tunnels and its flow rules.
+
+    `tunnels` stand in the order of BID-PRI: the first usable one takes what no rule matches. `rules` stand in the
+    order of FID-PRI. `prefixes` are the registered mobile network prefixes; the home address belongs to it too.
+    """
+
+    home_address: IPv6Address
+    prefixes: tuple[IPv6Network, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
+    rules: tuple[FlowRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingTable:
+    """Everything the data plane does. `address` is this agent's own address, the source of its ICMPv6 errors.
+
+    A home agent encapsulates packets whose inner *destination* a node owns and accepts tunnel packets whose inner
+    *source* their sender owns. A mobile node has exactly one entry, itself, and does the reverse.
+    """
+
+    end: End
+    address: IPv6Address
+    nodes: Mapping[IPv6Address, Node] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class DropReason(StrEnum):
+    """Why the data plane discarded a packet; the names stand in `mip6 status`."""
+
+    MALFORMED = "malformed"  # not an IPv6 packet, or cut short
+    NO_NODE = "no_node"  # no mobile node owns the inner address
+    NO_TUNNEL = "no_tunnel"  # the node has no usable tunnel
+    RULE = "rule"  # a local drop rule matched
+    SOURCE_NOT_OWNED = "source_not_owned"  # inner source does not belong to the sender (RFC 6275 §10.4.5, 3963 §9)
+    DESTINATION_NOT_OWNED = "destination_not_owned"  # mobile node: inner destination is not its own
+    UNKNOWN_OUTER_SOURCE = "unknown_outer_source"  # outer source is no registered care-of address / not the home agent
+    UNKNOWN_OUTER_DESTINATION = "unknown_outer_destination"
+    NOT_FORWARDABLE = "not_forwardable"  # link-local, multicast, loopback or unspecified inner address
+    HOP_LIMIT = "hop_limit"  # used up: ICMPv6 time exceeded was answered
+    TOO_BIG = "too_big"  # larger than the tunnel MTU: ICMPv6 packet too big was answered
+    ECN = "ecn"  # congestion was marked on a packet that cannot carry it (RFC 6040 §4.2)
+    LOOP = "loop"  # a tunnel packet to the tunnel's own far end (RFC 2473 §4.1.2)
+    INNER_PROTOCOL = "inner_protocol"  # what is inside is not IPv6
+    SEND_FAILED = "send_failed"  # the kernel refused the packet
