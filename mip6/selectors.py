@@ -8,8 +8,15 @@ swaps source and destination.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from mip6.numbers import SelectorFormat
+from mip6.wire import FormError
 
 Range = tuple[int, int]
 IPv4Range = tuple[IPv4Address, IPv4Address]
@@ -56,3 +63,133 @@ class UnknownSelector:
 
 
 TrafficSelector = IPv6Selector | IPv4Selector | UnknownSelector
+
+
+# --- wire form (RFC 6088 §3): a word of flags, then the fields whose flag is set, packed without gaps -----------------
+# Flags stand in pairs, start then end, from the most significant bit down, in the order of the columns below.
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The fields of one selector format: names in wire order, and the width of each in octets."""
+
+    kind: type[IPv6Selector] | type[IPv4Selector]
+    fields: tuple[tuple[str, int], ...]
+
+
+_LAYOUTS = {
+    SelectorFormat.IPV4: _Layout(
+        IPv4Selector,
+        (
+            ("source", 4),
+            ("destination", 4),
+            ("spi", 4),
+            ("source_port", 2),
+            ("destination_port", 2),
+            ("ds_field", 1),
+            ("protocol", 1),
+        ),
+    ),
+    SelectorFormat.IPV6: _Layout(
+        IPv6Selector,
+        (
+            ("source", 16),
+            ("destination", 16),
+            ("spi", 4),
+            ("flow_label", 4),
+            ("source_port", 2),
+            ("destination_port", 2),
+            ("traffic_class", 1),
+            ("next_header", 1),
+        ),
+    ),
+}
+_CODES = {1: "B", 2: "H", 4: "I"}
+FLOW_LABEL_MASK = 0xFFFFF  # RFC 6088 speaks of 24 bits; the field has 20 (RFC 8200 §3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How to read one combination of flags: a struct and, per field, its position and the converter of its values."""
+
+    layout: struct.Struct
+    fields: tuple[tuple[str, int, bool, Callable[[Any], Any]], ...]
+
+
+def _number(value: Any) -> Any:
+    return value
+
+
+def _label(value: int) -> int:
+    return value & FLOW_LABEL_MASK
+
+
+@lru_cache(maxsize=1024)
+def _plan(format_: int, flags: int) -> _Plan | str:
+    """The plan for a flags word, or what is wrong with it."""
+    code, fields, position = "!", [], 0
+    for index, (name, width) in enumerate(_LAYOUTS[SelectorFormat(format_)].fields):
+        start, end = bool(flags & 0x8000 >> 2 * index), bool(flags & 0x4000 >> 2 * index)
+        if end and not start:
+            return f"the end of {name} without its start"
+        if not start:
+            continue
+        address = name in ("source", "destination")
+        code += (f"{width}s" if address else _CODES[width]) * (1 + end)
+        convert: Callable[[Any], Any] = _number
+        if address:
+            convert = IPv6Address if width == 16 else IPv4Address
+        elif name == "flow_label":
+            convert = _label
+        fields.append((name, position, end, convert))
+        position += 1 + end
+    return _Plan(struct.Struct(code), tuple(fields))
+
+
+def decode_selector(data: bytes, start: int, end: int) -> TrafficSelector:
+    """Read TS format, reserved octet, flags and fields from `data[start:end]` (RFC 6089 §4.2.1.4, RFC 6088 §3)."""
+    if end - start < 2:
+        raise FormError(f"traffic selector of {end - start} octets", start)
+    format_ = data[start]
+    if format_ not in (SelectorFormat.IPV4, SelectorFormat.IPV6):
+        return UnknownSelector(format_, data[start + 2 : end])
+    if end - start < 6:
+        raise FormError(f"traffic selector of {end - start} octets has no flags", start)
+    plan = _plan(format_, (data[start + 2] << 8 | data[start + 3]) & (0xFFFC if format_ == 1 else 0xFFFF))
+    if isinstance(plan, str):
+        raise FormError(f"traffic selector has {plan}", start + 2)
+    if end - start != 6 + plan.layout.size:
+        raise FormError(f"traffic selector of {end - start} octets, its flags say {6 + plan.layout.size}", start)
+    values = plan.layout.unpack_from(data, start + 6)
+    found: dict[str, Any] = {}
+    for name, position, ranged, convert in plan.fields:
+        first = convert(values[position])
+        last = convert(values[position + 1]) if ranged else first
+        if last < first:
+            raise FormError(f"traffic selector: {name} ends before it starts", start + 6)
+        found[name] = (first, last)
+    return (IPv6Selector if format_ == SelectorFormat.IPV6 else IPv4Selector)(**found)
+
+
+def encode_selector(selector: TrafficSelector) -> bytes:
+    """The wire form, TS format octet first. ValueError when a value does not fit its field."""
+    if isinstance(selector, UnknownSelector):
+        return bytes((selector.format, 0)) + selector.data
+    format_ = SelectorFormat.IPV6 if isinstance(selector, IPv6Selector) else SelectorFormat.IPV4
+    flags, fields = 0, b""
+    for index, (name, width) in enumerate(_LAYOUTS[format_].fields):
+        value = getattr(selector, name)
+        if value is None:
+            continue
+        first, last = value
+        if last < first:
+            raise ValueError(f"traffic selector: {name} {first} to {last} ends before it starts")
+        flags |= 0x8000 >> 2 * index
+        if first != last:
+            flags |= 0x4000 >> 2 * index
+        for one in (first, last) if first != last else (first,):
+            try:
+                fields += int(one).to_bytes(width, "big")
+            except OverflowError:
+                raise ValueError(f"traffic selector: {name} {one} does not fit into {width} octets") from None
+    return bytes((format_, 0)) + flags.to_bytes(2, "big") + b"\0\0" + fields
