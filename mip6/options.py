@@ -245,7 +245,7 @@ class IPv4AddressAcknowledgement(Option):
 
 @declared
 class NatDetection(Option):
-    """Whether UDP encapsulation is needed; `refresh_time` in seconds, 0 to be ignored, all ones: no keepalive needed."""
+    """Whether UDP encapsulation is needed. `refresh_time` in seconds; 0: ignored, all ones: no keepalive needed."""
 
     NUMBER: ClassVar[int] = OptionType.NAT_DETECTION
     ALIGN: ClassVar[tuple[int, int]] = (4, 0)
@@ -273,7 +273,7 @@ class BindingIdentifier(Option):
     SOURCE: ClassVar[str] = "RFC 5648 §4.3, RFC 6089 §4.1"
     bid: int = bits(16)
     status: int = bits(8, default=0, names=BindingStatus)
-    home: bool = flag()
+    home: bool = flag(default=False)
     priority: int = bits(7, default=0)
     care_of_address: IPv6Address | IPv4Address | None = rest(optional_address_tail(0, 4, 16), default=None)
 

@@ -61,7 +61,7 @@ def bits(
     return _field(Wire(width, reserved, "int", unit, names=names), default)
 
 
-def flag(*, default: bool = False, reserved: int = 0) -> Any:
+def flag(*, default: Any = dataclasses.MISSING, reserved: int = 0) -> Any:
     """One bit, True or False."""
     return _field(Wire(1, reserved, "bool"), default)
 
@@ -267,6 +267,8 @@ def _generate(cls: Any, wires: dict[str, Wire]) -> None:
         filled += wire.reserved
         assert wire.width is not None
         if wire.kind in ("int", "bool", "flags"):
+            if filled in _WORDS and wire.width in _WORDS:
+                close_word()
             word.append((name, wire, filled))
             filled += wire.width
             if filled in _WORDS:
@@ -306,7 +308,7 @@ def _generate(cls: Any, wires: dict[str, Wire]) -> None:
     lines += ["    return self", "", "def encode_fields(self, offset=0):"]
     lines.append(f"    return pack({', '.join(write)})" + (f" + write_tail(self.{tail[0]})" if tail else ""))
     lines += ["", "def check_fields(self):", *[f"    {check}" for check in checks], "    return None"]
-    exec(compile("\n".join(lines), f"<codec of {cls.__name__}>", "exec"), scope)  # noqa: S102
+    exec(compile("\n".join(lines), f"<codec of {cls.__name__}>", "exec"), scope)
     cls.decode_fields = staticmethod(scope["decode_fields"])
     if "encode_fields" not in cls.__dict__:
         cls.encode_fields = scope["encode_fields"]
