@@ -38,7 +38,7 @@ class FlowSettings:
 
 @dataclass(frozen=True, slots=True)
 class MobileNodeSettings:
-    """The mobile node or mobile router. `lifetime` in seconds; care-of addresses get routing tables from `table_base` on.
+    """The mobile node or mobile router. `lifetime` in seconds; care-of addresses get tables from `table_base` on.
 
     `home_prefix` tells the home link; None: this node never is at home. `prefix_mode` is "explicit" or "implicit"
     (RFC 3963 §5.2), `replay` "timestamp" (RFC 4285 §6) or "sequence". Without `association` nothing is authenticated,

@@ -1,0 +1,125 @@
+"""The home agent's configuration file, as docs/architecture.md has it, to `HomeAgentSettings`."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from homeagent.settings import HomeAgentSettings, NodeSettings
+from mip6 import config
+from mip6.config import Mistakes
+
+
+class HomeAgentTable(config.Table):
+    """[homeagent]"""
+
+    address: config.Address
+    home_prefixes: list[config.Prefix]
+    home_link: config.Interface | None = None
+    max_lifetime: config.Lifetime = 3600
+    refresh_advice: config.LifetimeOrNone = 0
+    dataplane: config.Dataplane = "auto"
+    device: config.Interface = "mip0"
+    mtu: config.Mtu = 1500
+    state: config.FilePath = "/var/lib/mip6/homeagent.sqlite"
+    control: config.SocketPath = "/run/mip6/homeagent.sock"
+    insecure: config.Boolean = False
+    multiple_bindings: config.Boolean = True
+    bulk_registration: config.Boolean = True
+    simultaneous_home: config.Boolean = False
+    flow_bindings: config.Boolean = True
+    log: config.LogLevel = "info"
+    log_format: config.LogFormat = "text"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HomeAgentTable:
+        if not self.home_prefixes:
+            raise ValueError("expected at least one prefix in home_prefixes")
+        if self.home_link == self.device:
+            raise ValueError("expected device and home_link to be different interfaces")
+        return self
+
+
+class NodeTable(config.Table):
+    """[[node]]"""
+
+    home_address: config.Address
+    identifier: config.Identifier | None = None
+    mobile_router: config.Boolean | None = None
+    prefixes: list[config.Prefix] = Field(default_factory=list)
+    replay: config.Replay = "timestamp"
+    timestamp_window: config.Seconds = 7.0
+    key: list[config.KeyTable] = Field(default_factory=list)
+    drop: list[config.SelectorTable] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NodeTable:
+        if self.prefixes and self.mobile_router is False:
+            raise ValueError("expected mobile_router = true where prefixes are given")
+        return self
+
+    def settings(self) -> NodeSettings:
+        """What the engine takes."""
+        return NodeSettings(
+            home_address=self.home_address,
+            identifier=self.identifier,
+            mobile_router=bool(self.prefixes) if self.mobile_router is None else self.mobile_router,
+            prefixes=tuple(self.prefixes),
+            replay=self.replay,
+            timestamp_window=self.timestamp_window,
+            associations=tuple(key.association() for key in self.key),
+            drops=tuple(drop.selector() for drop in self.drop),
+        )
+
+
+def load(path: Path) -> HomeAgentSettings:
+    """Read the file; ConfigurationError with every mistake in it."""
+    data, mistakes = config.read_toml(path), Mistakes(path)
+    config.check_names(mistakes, data, ("homeagent", "node"))
+    agent = config.table(mistakes, data, "homeagent", HomeAgentTable)
+    nodes = config.tables(mistakes, data, "node", NodeTable)
+    if agent is not None:
+        _check_against_agent(mistakes, agent, nodes)
+    for key, node in nodes:
+        mistakes.unique((f"{key}.key[{index}].spi", one.spi) for index, one in enumerate(node.key))
+    mistakes.unique((f"{key}.identifier", node.identifier) for key, node in nodes if node.identifier is not None)
+    _check_ownership(mistakes, nodes)
+    mistakes.finish()
+    assert agent is not None
+    values = agent.model_dump() | {"home_prefixes": tuple(agent.home_prefixes)}
+    return HomeAgentSettings(**values, nodes=tuple(node.settings() for _, node in nodes))
+
+
+def _check_against_agent(mistakes: Mistakes, agent: HomeAgentTable, nodes: list[tuple[str, NodeTable]]) -> None:
+    home = ", ".join(map(str, agent.home_prefixes))
+    for key, node in nodes:
+        if not any(node.home_address in prefix for prefix in agent.home_prefixes):
+            mistakes.add(f"{key}.home_address", f"expected an address of {home}, got {node.home_address}")
+        if node.home_address == agent.address:
+            mistakes.add(f"{key}.home_address", f"{agent.address} is the home agent's own address")
+        if not node.key and not agent.insecure:
+            mistakes.add(f"{key}.key", "missing; expected a [[node.key]], or insecure = true in [homeagent]")
+        for index, prefix in enumerate(node.prefixes):
+            if agent.address in prefix:
+                mistakes.add(f"{key}.prefixes[{index}]", f"{prefix} contains the home agent's address {agent.address}")
+
+
+def _check_ownership(mistakes: Mistakes, nodes: list[tuple[str, NodeTable]]) -> None:
+    """No address may belong to two nodes. Sorted by start, an overlap is with something that began before."""
+    owned: list[tuple[IPv6Network, int, str]] = Field(default_factory=list)
+    for number, (key, node) in enumerate(nodes):
+        owned.append((IPv6Network(node.home_address), number, f"{key}.home_address"))
+        owned += [(prefix, number, f"{key}.prefixes[{index}]") for index, prefix in enumerate(node.prefixes)]
+    open_prefixes: list[tuple[IPv6Network, int, str]] = Field(default_factory=list)
+    for prefix, number, key in sorted(owned, key=lambda one: (int(one[0].network_address), one[0].prefixlen)):
+        first = IPv6Address(prefix.network_address)
+        while open_prefixes and first not in open_prefixes[-1][0]:
+            open_prefixes.pop()
+        for outer, owner, outer_key in reversed(open_prefixes):
+            is_prefix = ".prefixes[" in key and ".prefixes[" in outer_key
+            if owner != number or is_prefix:  # a node's own home address may be in its own prefix (RFC 3963 §2)
+                mistakes.add(key, f"{prefix} belongs already to {outer_key} ({outer})")
+                break
+        open_prefixes.append((prefix, number, key))

@@ -1,0 +1,456 @@
+"""Configuration files: TOML in, every mistake out, each with file, key and what was expected.
+
+A field is declared as `Annotated[type, Expected]`: the `Expected` parses the value and says in words what it must be.
+Tables are validated one by one, so that a mistake in one hides none in another; what concerns several tables is
+checked by the caller on those that are right. Array tables count from 0: `link[1].bid` stands in the second [[link]].
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from mip6.auth import FIRST_SPI, Algorithm, SecurityAssociation
+from mip6.selectors import FLOW_LABEL_MASK, IPv6Range, IPv6Selector, Range
+from mip6.system.log import FORMATS, LEVELS
+
+MINIMUM_KEY = 16  # octets: RFC 4285 §5 wants 128 bits of key
+KEY_FILE_MODE = 0o600
+MAXIMUM_KEY_FILE = 4096  # octets
+SHORTEST_LIFETIME, LONGEST_LIFETIME = 4, 262140  # seconds: 16 bits in units of 4 (RFC 6275 §6.1.7)
+PROTOCOLS = {
+    "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132,
+    "udplite": 136,
+}  # fmt: skip
+
+
+class ConfigurationError(Exception):
+    """The file cannot be used; `mistakes` has one line for each thing that is wrong with it."""
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class Mistakes:
+    """The mistakes found so far in one file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: list[str] = []
+
+    def add(self, key: str, text: str) -> None:
+        """`text` says what is wrong with `key` and what was expected."""
+        self.found.append(f"{self.file}: {key}: {text}")
+
+    def unique(self, values: Iterable[tuple[str, object]]) -> None:
+        """Every value, given with its key, may stand only once."""
+        first: dict[object, str] = {}
+        for key, value in values:
+            if value in first:
+                self.add(key, f"expected a value of its own, but {value} is taken by {first[value]}")
+            else:
+                first[value] = key
+
+    def finish(self) -> None:
+        """ConfigurationError when there were any."""
+        if self.found:
+            raise ConfigurationError(self.found)
+
+
+# --- kinds of values -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A kind of value: its description, and how to read it; `parse` raises ValueError, with a reason if it has one."""
+
+    text: str
+    parse: Callable[[Any], Any]
+    secret: bool = False
+
+    def read(self, value: Any) -> Any:
+        """The parsed value, or a ValueError in full sentences."""
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            reason = f": {error}" if str(error) else ""
+            shown = "something else" if self.secret else _shown(value)
+            raise ValueError(f"expected {self.text}, got {shown}{reason}") from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    return repr(value)
+
+
+def integer(low: int, high: int, also: int | None = None) -> Expected:
+    """A whole number from `low` to `high`, or `also`."""
+
+    def parse(value: Any) -> int:
+        if type(value) is not int or not (low <= value <= high or value == also):
+            raise ValueError
+        return value
+
+    return Expected(f"{'' if also is None else f'{also} or '}a whole number from {low} to {high}", parse)
+
+
+def choice(*values: str) -> Expected:
+    """One of some words."""
+
+    def parse(value: Any) -> str:
+        if value not in values:
+            raise ValueError
+        return str(value)
+
+    return Expected("one of " + ", ".join(f'"{value}"' for value in values), parse)
+
+
+def text(description: str, longest: int) -> Expected:
+    """A string without control characters of 1 to `longest` octets."""
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not 1 <= len(value.encode()) <= longest or not value.isprintable():
+            raise ValueError
+        return value
+
+    return Expected(f"{description} of 1 to {longest} octets", parse)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value <= 86400:
+        raise ValueError
+    return float(value)
+
+
+def _address(value: Any) -> IPv6Address:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        address = IPv6Address(value)
+    except ValueError:
+        raise ValueError from None
+    if address.scope_id or address.is_multicast or address.is_link_local or address.is_loopback or int(address) == 0:
+        raise ValueError("it is not global")
+    return address
+
+
+def _prefix(value: Any) -> IPv6Network:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError
+    try:
+        prefix = IPv6Network(value, strict=False)
+    except ValueError:
+        raise ValueError from None
+    if prefix.prefixlen == 0:
+        raise ValueError("that is every address")
+    if IPv6Address(value.partition("/")[0]) != prefix.network_address:
+        raise ValueError(f"host bits are set, the prefix is {prefix}")
+    if prefix.is_multicast or prefix.is_link_local or prefix.is_loopback:
+        raise ValueError("it is not global")
+    return prefix
+
+
+def _interface(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value.encode()) <= 15 or set(value) & set("/: \t") or value == "..":
+        raise ValueError
+    return value
+
+
+def _hex_key(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        key = bytes.fromhex(value)
+    except ValueError:
+        raise ValueError("not hexadecimal") from None
+    if len(key) < MINIMUM_KEY:
+        raise ValueError(f"only {len(key)} octets")
+    return key
+
+
+def _range(low: int, high: int) -> Callable[[Any], Range]:
+    def parse(value: Any) -> Range:
+        if type(value) is int:
+            first = last = value
+        elif isinstance(value, str):
+            head, dash, tail = (part.strip() for part in value.partition("-"))
+            if not all(part.isascii() and part.isdigit() for part in (head, tail if dash else head)):
+                raise ValueError
+            first, last = int(head), int(tail if dash else head)
+        else:
+            raise ValueError
+        if first > last:
+            raise ValueError("it ends before it starts")
+        if first < low or last > high:
+            raise ValueError
+        return first, last
+
+    return parse
+
+
+def number_range(low: int, high: int) -> Expected:
+    """A number or "first-last", inclusive."""
+    return Expected(f'a number from {low} to {high} or a range "first-last"', _range(low, high))
+
+
+def _traffic_class(value: Any) -> Range:
+    """DSCP values as whole traffic class octets, whatever their ECN bits say."""
+    first, last = _range(0, 63)(value)
+    return first << 2, last << 2 | 3
+
+
+def _protocol(value: Any) -> Range:
+    if isinstance(value, str) and value.lower() in PROTOCOLS:
+        value = PROTOCOLS[value.lower()]
+    return _range(0, 255)(value)
+
+
+def _address_range(value: Any) -> IPv6Range:
+    if not isinstance(value, str):
+        raise ValueError
+    if "/" in value:
+        prefix = IPv6Network(value, strict=False)
+        if IPv6Address(value.partition("/")[0]) != prefix.network_address:
+            raise ValueError(f"host bits are set, the prefix is {prefix}")
+        return prefix.network_address, prefix.broadcast_address
+    head, dash, tail = value.partition("-")
+    first, last = IPv6Address(head.strip()), IPv6Address((tail if dash else head).strip())
+    if first > last:
+        raise ValueError("it ends before it starts")
+    return first, last
+
+
+_RANGE_OF_ADDRESSES = Expected('an IPv6 address, a prefix or "first-last"', _address_range)
+_PORTS = number_range(0, 0xFFFF)
+
+Boolean = Annotated[bool, Expected("true or false", _boolean)]
+Address = Annotated[IPv6Address, Expected("a global IPv6 unicast address", _address)]
+Prefix = Annotated[IPv6Network, Expected("an IPv6 prefix like 2001:db8::/56", _prefix)]
+Interface = Annotated[str, Expected("an interface name of 1 to 15 octets", _interface)]
+Seconds = Annotated[float, Expected("seconds, more than 0 and at most 86400", _seconds)]
+Lifetime = Annotated[int, integer(SHORTEST_LIFETIME, LONGEST_LIFETIME)]
+LifetimeOrNone = Annotated[int, integer(SHORTEST_LIFETIME, LONGEST_LIFETIME, also=0)]
+Mtu = Annotated[int, integer(1280, 65535)]
+Identifier = Annotated[str, text("a network access identifier", 254)]
+FilePath = Annotated[str, text("a path", 4095)]
+SocketPath = Annotated[str, text("the path of a socket", 107)]
+Number16 = Annotated[int, integer(1, 0xFFFF)]
+LogLevel = Annotated[str, choice(*LEVELS)]
+LogFormat = Annotated[str, choice(*FORMATS)]
+Dataplane = Annotated[str, choice("auto", "userspace")]
+Replay = Annotated[str, choice("timestamp", "sequence")]
+
+
+# --- tables that both ends have --------------------------------------------------------------------------------------
+
+
+class Table(BaseModel):
+    """A TOML table; keys that it does not declare are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class SelectorTable(Table):
+    """The conditions of a flow or drop rule, from the correspondent node's point of view."""
+
+    protocol: Annotated[Range | None, Expected("a protocol name or a number from 0 to 255", _protocol)] = None
+    source: Annotated[IPv6Range | None, _RANGE_OF_ADDRESSES] = None
+    destination: Annotated[IPv6Range | None, _RANGE_OF_ADDRESSES] = None
+    source_port: Annotated[Range | None, _PORTS] = None
+    destination_port: Annotated[Range | None, _PORTS] = None
+    dscp: Annotated[Range | None, Expected('a DSCP from 0 to 63 or a range "first-last"', _traffic_class)] = None
+    flow_label: Annotated[Range | None, number_range(0, FLOW_LABEL_MASK)] = None
+    spi: Annotated[Range | None, number_range(0, 0xFFFFFFFF)] = None
+
+    def selector(self) -> IPv6Selector:
+        """As the protocol has it (RFC 6088 §3.2)."""
+        return IPv6Selector(
+            source=self.source,
+            destination=self.destination,
+            spi=self.spi,
+            flow_label=self.flow_label,
+            source_port=self.source_port,
+            destination_port=self.destination_port,
+            traffic_class=self.dscp,
+            next_header=self.protocol,
+        )
+
+
+class KeyTable(Table):
+    """One mobility security association: SPI, algorithm, and the key here or in a file of its own."""
+
+    spi: Annotated[int, integer(FIRST_SPI, 0xFFFFFFFF)]
+    algorithm: Annotated[str, choice(*Algorithm)] = Algorithm.HMAC_SHA1
+    key: Annotated[bytes | None, Expected(f"at least {MINIMUM_KEY} octets in hexadecimal", _hex_key, secret=True)] = (
+        None
+    )
+    key_file: bytes | None = None
+
+    @field_validator("key_file", mode="plain")
+    @classmethod
+    def _read_key_file(cls, value: Any, info: ValidationInfo) -> bytes:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"expected the path of a key file, got {_shown(value)}")
+        directory: Path = info.context["directory"] if info.context else Path()
+        return read_key_file(directory / value)
+
+    @model_validator(mode="after")
+    def _one_key(self) -> KeyTable:
+        if (self.key is None) == (self.key_file is None):
+            raise ValueError("expected either key or key_file")
+        return self
+
+    def association(self) -> SecurityAssociation:
+        """What the engines take."""
+        return SecurityAssociation(self.spi, Algorithm(self.algorithm), self.key or self.key_file or b"")
+
+
+def read_key_file(path: Path) -> bytes:
+    """The key in `path`, in hexadecimal; ValueError unless only its owner, who is us, can read and write it."""
+    try:
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            content = file.read(MAXIMUM_KEY_FILE)
+    except OSError as error:
+        raise ValueError(f"expected a file that can be read, but {path}: {error.strerror}") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"expected a regular file, but {path} is none")
+    if about.st_uid != os.geteuid():
+        raise ValueError(f"expected a file of user {os.geteuid()}, but {path} belongs to user {about.st_uid}")
+    if (mode := stat.S_IMODE(about.st_mode)) != KEY_FILE_MODE:
+        raise ValueError(f"expected mode {KEY_FILE_MODE:04o}, but {path} has {mode:04o}")
+    try:
+        return _hex_key(content.decode("ascii").strip())
+    except ValueError as error:
+        reason = "not hexadecimal" if isinstance(error, UnicodeDecodeError) else error
+        raise ValueError(f"expected {path} to hold at least {MINIMUM_KEY} octets in hexadecimal: {reason}") from None
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file as nested dicts; ConfigurationError if it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError([f"{path}: {error.strerror or error}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([f"{path}: octet {error.start}: expected text in UTF-8"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError([f"{path}: expected TOML: {error}"]) from None
+
+
+SomeTable = TypeVar("SomeTable", bound=Table)
+
+
+def check_names(mistakes: Mistakes, data: Mapping[str, Any], known: Iterable[str]) -> None:
+    """The tables at the top of the file."""
+    for name in data:
+        if name not in known:
+            mistakes.add(name, _unknown(name, known))
+
+
+def table(mistakes: Mistakes, data: Mapping[str, Any], name: str, model: type[SomeTable]) -> SomeTable | None:
+    """The table [name] that must be there; None if it has mistakes."""
+    if name not in data:
+        mistakes.add(name, f"missing; expected a table [{name}]")
+        return None
+    return _validate(mistakes, data[name], name, model)
+
+
+def tables(
+    mistakes: Mistakes, data: Mapping[str, Any], name: str, model: type[SomeTable]
+) -> list[tuple[str, SomeTable]]:
+    """Those of the array tables [[name]] that are right, each with its key."""
+    entries = data.get(name, [])
+    if not isinstance(entries, list):
+        mistakes.add(name, f"expected [[{name}]], got {_shown(entries)}")
+        return []
+    read = ((key := f"{name}[{index}]", _validate(mistakes, one, key, model)) for index, one in enumerate(entries))
+    return [(key, one) for key, one in read if one is not None]
+
+
+def _validate(mistakes: Mistakes, value: Any, name: str, model: type[SomeTable]) -> SomeTable | None:
+    try:
+        return model.model_validate(value, context={"directory": mistakes.file.parent})
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            key = name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"])
+            mistakes.add(key, _message(one, model))
+        return None
+
+
+def _message(error: Any, model: type[Table]) -> str:
+    """One error of pydantic in our words. Never the value of a key: only `Expected` shows values."""
+    owner, metadata = _declaration(model, error["loc"])
+    match error["type"]:
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "extra_forbidden":
+            return _unknown(str(error["loc"][-1]), owner.model_fields)
+        case "missing":
+            wanted = next((f": expected {one.text}" for one in metadata if isinstance(one, Expected)), "")
+            return f"missing{wanted}"
+        case "list_type":
+            return "expected a list"
+        case "model_type":
+            return "expected a table"
+    return str(error["msg"])
+
+
+def _declaration(model: type[Table], location: tuple[int | str, ...]) -> tuple[type[Table], list[Any]]:
+    """The table in which the last name of `location` stands, and what is declared for it."""
+    metadata: list[Any] = []
+    names = [part for part in location if isinstance(part, str)]
+    for depth, name in enumerate(names):
+        if name not in model.model_fields:
+            break
+        metadata = model.model_fields[name].metadata
+        inner = _table_in(model.model_fields[name].annotation)
+        if inner is None or depth == len(names) - 1:
+            break
+        model = inner
+    return model, metadata
+
+
+def _table_in(annotation: Any) -> type[Table] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _table_in(part))), None)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known are {', '.join(sorted(known))}"
