@@ -1,1 +1,1 @@
-"""The agent's hands: sockets, netlink, the control socket, the log. Everything here touches the machine, nothing decides."""
+"""The agent's hands: sockets, netlink, control socket, log. Everything here touches the machine, nothing decides."""

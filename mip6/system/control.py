@@ -127,7 +127,7 @@ async def _write(writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> Non
 
 
 def request(path: str | Path, message: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any]:
-    """Ask the daemon behind the socket `path`; `timeout` in seconds, for each step. ControlError says what went wrong."""
+    """Ask the daemon behind the socket `path`; `timeout` in seconds, for each step. ControlError says why not."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)

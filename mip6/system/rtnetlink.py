@@ -1,0 +1,165 @@
+"""A synchronous rtnetlink transport: pyroute2 reads and writes the messages, a plain socket carries them.
+
+The kernel answers a request within the system call, so there is nothing to await; and what asks (the watcher, the
+applier) runs inside the daemons' event loop, where pyroute2's own synchronous sockets cannot.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+# linux/rtnetlink.h: NEW, DEL and GET of each kind of object follow one another.
+LINK, ADDRESS, ROUTE, NEIGHBOUR, RULE = 16, 20, 24, 28, 32
+_NEW, _DELETE, _GET = 0, 1, 2
+_MESSAGES = {LINK: ifinfmsg, ADDRESS: ifaddrmsg, ROUTE: rtmsg, NEIGHBOUR: ndmsg, RULE: fibmsg}
+
+GROUP_LINK, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE, GROUP_IPV6_RULE = 1, 9, 11, 19  # enum rtnetlink_groups
+
+_REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400  # linux/netlink.h, nlmsg_flags
+_DUMP_INTERRUPTED = 0x10
+_ACK_TLVS = 0x200
+_ERROR, _DONE = 2, 3  # nlmsg_type
+_SOL_NETLINK = 270
+_ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 1, 10, 11, 12
+_RECEIVE_FORCE = 33  # SO_RCVBUFFORCE
+_RECEIVE_BUFFER = 4 * 1024 * 1024
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
+_MAXIMUM_MESSAGE = 256 * 1024
+_DUMP_ATTEMPTS = 10
+
+Attributes = Iterable[tuple[str, object]]
+
+
+def _socket() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    sock.bind((0, 0))
+    return sock
+
+
+def attributes(message: Any) -> dict[str, Any]:
+    """The attributes of a decoded message or next hop by name."""
+    return {item[0]: item[1] for item in message["attrs"]}
+
+
+class Requests:
+    """Asks and changes. Errors of the kernel are raised as OSError with its explanation, where it gives one."""
+
+    def __init__(self) -> None:
+        self._socket = _socket()
+        for option in (_CAP_ACK, _EXT_ACK, _STRICT_CHECK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self.port: int = self._socket.getsockname()[0]
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def dump(self, kind: int, fields: Mapping[str, object], attrs: Attributes = ()) -> list[Any]:
+        """All objects of a kind; the kernel filters by `fields` and `attrs` where it can (strict checking)."""
+        for _ in range(_DUMP_ATTEMPTS):
+            found: list[Any] = []
+            self._send(kind, _GET, _REQUEST | _DUMP, fields, attrs)
+            if all(list(self._collect(kind, found))):  # the whole answer is read, whatever its flags say
+                return found
+        raise OSError(errno.EAGAIN, f"netlink: {_DUMP_ATTEMPTS} dumps in a row were interrupted by changes")
+
+    def add(self, kind: int, fields: Mapping[str, object], attrs: Attributes) -> None:
+        """Create an object; EEXIST when there is one."""
+        self._send(kind, _NEW, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, fields, attrs)
+        for _ in self._collect(kind, []):
+            pass
+
+    def delete(self, kind: int, fields: Mapping[str, object], attrs: Attributes) -> None:
+        self._send(kind, _DELETE, _REQUEST | _ACK, fields, attrs)
+        for _ in self._collect(kind, []):
+            pass
+
+    def _send(self, kind: int, verb: int, flags: int, fields: Mapping[str, object], attrs: Attributes) -> None:
+        message = _MESSAGES[kind]()
+        for name, value in fields.items():
+            message[name] = value
+        message["attrs"] = list(attrs)
+        self._sequence += 1
+        header = message["header"]
+        header["type"], header["flags"], header["sequence_number"] = kind + verb, flags, self._sequence
+        message.encode()
+        self._socket.send(message.data)
+
+    def _collect(self, kind: int, found: list[Any]) -> Iterator[bool]:
+        """Read one answer into `found`, yielding for each message whether it is untouched by concurrent changes."""
+        while True:
+            data = self._socket.recv(_MAXIMUM_MESSAGE)
+            offset = 0
+            while offset < len(data):
+                length, type_, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+                if sequence == self._sequence:
+                    yield not flags & _DUMP_INTERRUPTED
+                    if type_ in (_ERROR, _DONE):
+                        _raise_error(data[offset : offset + length], flags)
+                        return
+                    message = _MESSAGES[kind](data[offset : offset + length])
+                    message.decode()
+                    found.append(message)
+                offset += length + 3 & ~3
+
+
+def _raise_error(message: bytes, flags: int) -> None:
+    """OSError if an acknowledgement (struct nlmsgerr) or the end of a dump carries an error."""
+    number = -struct.unpack_from("=i", message, _HEADER.size)[0] if len(message) >= _HEADER.size + 4 else 0
+    if not number:
+        return
+    text = os.strerror(number)
+    offset = _HEADER.size + 4 + _HEADER.size  # the request's header stands between the number and the attributes
+    while flags & _ACK_TLVS and offset + 4 <= len(message):
+        length, type_ = struct.unpack_from("=HH", message, offset)
+        if type_ == 1:  # NLMSGERR_ATTR_MSG
+            text += ": " + message[offset + 4 : offset + length].rstrip(b"\0").decode()
+        offset += max(length, 4) + 3 & ~3
+    raise OSError(number, text)
+
+
+class Notifications:
+    """Tells that something changed, not what: whoever wants to know asks again."""
+
+    def __init__(self, *groups: int) -> None:
+        self._socket = _socket()
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_FORCE, _RECEIVE_BUFFER)
+        for group in groups:
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def drain(self, own_port: int = 0) -> bool:
+        """Read all that is there: True if anybody but `own_port` changed something, or if news were lost."""
+        changed = False
+        while True:
+            try:
+                data = self._socket.recv(_MAXIMUM_MESSAGE)
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                changed = True
+                continue
+            offset = 0
+            while offset < len(data) and not changed:
+                length, _, _, _, port = _HEADER.unpack_from(data, offset)
+                changed = not own_port or port != own_port
+                offset += length + 3 & ~3
