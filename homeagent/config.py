@@ -108,11 +108,11 @@ def _check_against_agent(mistakes: Mistakes, agent: HomeAgentTable, nodes: list[
 
 def _check_ownership(mistakes: Mistakes, nodes: list[tuple[str, NodeTable]]) -> None:
     """No address may belong to two nodes. Sorted by start, an overlap is with something that began before."""
-    owned: list[tuple[IPv6Network, int, str]] = Field(default_factory=list)
+    owned: list[tuple[IPv6Network, int, str]] = []
     for number, (key, node) in enumerate(nodes):
         owned.append((IPv6Network(node.home_address), number, f"{key}.home_address"))
         owned += [(prefix, number, f"{key}.prefixes[{index}]") for index, prefix in enumerate(node.prefixes)]
-    open_prefixes: list[tuple[IPv6Network, int, str]] = Field(default_factory=list)
+    open_prefixes: list[tuple[IPv6Network, int, str]] = []
     for prefix, number, key in sorted(owned, key=lambda one: (int(one[0].network_address), one[0].prefixlen)):
         first = IPv6Address(prefix.network_address)
         while open_prefixes and first not in open_prefixes[-1][0]:
