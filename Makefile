@@ -1,0 +1,27 @@
+# setup installs what is missing; demo and test call it. A second run skips it.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test labs bench lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml tools/setup
+	@PYTHON=$(PYTHON) VENV=$(VENV) tools/setup
+	@touch $@
+
+demo: setup
+	@$(VENV)/bin/mip6 lab run car
+
+test: setup
+	@tools/test
+
+bench: setup
+	@$(VENV)/bin/python -m labs.bench
+
+lint: setup
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

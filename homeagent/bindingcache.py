@@ -1,0 +1,126 @@
+"""Binding cache of the home agent: what it knows of each mobile node (RFC 6275 §9.1, RFC 3963 §6.1, RFC 5648, 6089).
+
+One `BindingCacheEntry` per home address holds all its bindings, because sequence number, timestamp, flags, prefixes
+and flow bindings are shared by all BIDs (RFC 5648 §4.1). Entries are frozen: a registration makes a new one, or is
+refused and changes nothing. `to_record` and `from_record` are its form in stable storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+from mip6.forwarding import FlowRule
+from mip6.selectors import TrafficSelector, decode_selector, encode_selector
+
+MAX_DELETE_BCE_TIMEOUT = 10.0  # seconds, RFC 6275 §12
+PLAIN = 0  # BID of a binding registered without a BID option
+LOWEST_PRIORITY = 128  # BID-PRI 0: the sender knows no RFC 6089 and says nothing of its preference
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One care-of address of a home address. `lifetime` in seconds as granted, `expires` on the engine's clock."""
+
+    bid: int
+    care_of_address: IPv6Address
+    priority: int
+    lifetime: int
+    expires: float
+
+    def rank(self) -> tuple[int, int]:
+        """Preference: lower first (RFC 6089 §4.1: lowest BID-PRI)."""
+        return self.priority or LOWEST_PRIORITY, self.bid
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBinding:
+    """A flow binding entry (RFC 6089 §4.3). It is active while one of `bids` is bound."""
+
+    fid: int
+    priority: int
+    selector: TrafficSelector
+    bids: tuple[int, ...]
+
+    def rule(self) -> FlowRule:
+        """What the data plane does with it."""
+        return FlowRule(self.fid, self.priority, self.selector, self.bids)
+
+
+@dataclass(frozen=True, slots=True)
+class BindingCacheEntry:
+    """All that is bound to one home address.
+
+    `deleted` is when the last binding was removed by the mobile node: until MAX_DELETE_BCE_TIMEOUT later the entry
+    still answers delayed Binding Updates with 135 (RFC 6275 §10.3.2). `timestamp` is the last MESG-ID accepted.
+    """
+
+    home_address: IPv6Address
+    mobile_router: bool
+    sequence: int
+    timestamp: int = 0
+    bindings: tuple[Binding, ...] = ()
+    flows: tuple[FlowBinding, ...] = ()
+    prefixes: tuple[IPv6Network, ...] = ()
+    deleted: float | None = None
+
+    def binding(self, bid: int) -> Binding | None:
+        """The binding of this BID."""
+        return next((one for one in self.bindings if one.bid == bid), None)
+
+    def remembers(self, now: float) -> bool:
+        """Whether the sequence number still counts: a binding lives, or was deleted a moment ago."""
+        return bool(self.bindings) or (self.deleted is not None and now < self.deleted + MAX_DELETE_BCE_TIMEOUT)
+
+    def without(self, bids: set[int], deleted: float | None = None) -> BindingCacheEntry:
+        """The entry less these bindings; flows and prefixes end with the last one (RFC 3963 §6.7, RFC 6089 §5.3)."""
+        left = tuple(one for one in self.bindings if one.bid not in bids)
+        if left:
+            return replace(self, bindings=left)
+        return replace(self, bindings=(), flows=(), prefixes=(), deleted=deleted)
+
+    def deadline(self) -> float | None:
+        """When something of this entry ends by itself."""
+        if self.bindings:
+            return min(one.expires for one in self.bindings)
+        return None if self.deleted is None else self.deleted + MAX_DELETE_BCE_TIMEOUT
+
+    def to_record(self, offset: float) -> dict[str, Any]:
+        """JSON form; `offset` turns the engine's clock into the time of day, which alone survives a restart."""
+        return {
+            "mobile_router": self.mobile_router,
+            "sequence": self.sequence,
+            "timestamp": self.timestamp,
+            "deleted": None if self.deleted is None else self.deleted + offset,
+            "bindings": [
+                [one.bid, str(one.care_of_address), one.priority, one.lifetime, round(one.expires + offset, 3)]
+                for one in self.bindings
+            ],
+            "flows": [
+                [one.fid, one.priority, encode_selector(one.selector).hex(), list(one.bids)] for one in self.flows
+            ],
+            "prefixes": [str(one) for one in self.prefixes],
+        }
+
+
+def from_record(home_address: IPv6Address, record: Mapping[str, Any], offset: float) -> BindingCacheEntry:
+    """The entry of a stored record; ValueError, KeyError or TypeError when it is not one."""
+    flows = []
+    for fid, priority, selector, bids in record["flows"]:
+        octets = bytes.fromhex(selector)
+        flows.append(FlowBinding(fid, priority, decode_selector(octets, 0, len(octets)), tuple(bids)))
+    return BindingCacheEntry(
+        home_address,
+        bool(record["mobile_router"]),
+        int(record["sequence"]),
+        int(record["timestamp"]),
+        tuple(
+            Binding(int(bid), IPv6Address(care_of), int(priority), int(lifetime), float(expires) - offset)
+            for bid, care_of, priority, lifetime, expires in record["bindings"]
+        ),
+        tuple(flows),
+        tuple(IPv6Network(one) for one in record["prefixes"]),
+        None if record["deleted"] is None else float(record["deleted"]) - offset,
+    )

@@ -1,0 +1,511 @@
+"""The home agent as a pure engine: events in, actions out (RFC 6275 §10, RFC 3963 §6, RFC 5648 §6, RFC 6089 §5.3).
+
+How it thinks: a packet climbs the ladder of RFC 6275 §9.2 (`_receive`), a Binding Update then those of RFC 4285
+(`security.authenticate`) and of `registration.register`. What passes is committed in one place (`_commit`): record
+stored, forwarding changed, acknowledgement sent, in that order, so nothing is acknowledged that a crash could lose.
+Each home address has at most one live entry in the timer heap; what is due is looked up when it rings.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, Any
+
+from homeagent import views
+from homeagent.bindingcache import BindingCacheEntry, from_record
+from homeagent.registration import (
+    Accepted,
+    Refusal,
+    Request,
+    care_of_address,
+    check_sequence,
+    is_unicast_routable,
+    register,
+)
+from homeagent.revocation import Revocations
+from homeagent.security import Discard, Proof, authenticate, protect
+from homeagent.settings import HomeAgentSettings, NodeSettings
+from mip6 import actions, events
+from mip6.actions import Action, Report, SendPacket
+from mip6.forwarding import End, ForwardingTable, Node
+from mip6.headers import SignallingPacket, build_packet, ipv6_header, parameter_problem, parse_packet
+from mip6.messages import (
+    BadHeader,
+    BindingAcknowledgement,
+    BindingError,
+    BindingRevocationAcknowledgement,
+    BindingUpdate,
+    CareOfTestInit,
+    Heartbeat,
+    HomeTestInit,
+    UnknownType,
+    decode_message,
+)
+from mip6.numbers import AckFlag, BindingStatus, ErrorStatus, OptionType, Protocol, UpdateFlag
+from mip6.options import BindingRefreshAdvice, MalformedOption, NonceIndices
+from mip6.ratelimit import RateLimit
+from mip6.wire import FormError
+
+if TYPE_CHECKING:
+    from random import Random
+
+PATH_MTU_LIFETIME = 600.0  # seconds after which a learned path MTU is forgotten (RFC 8201 §4)
+ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
+NOT_SERVED = (HomeTestInit, CareOfTestInit, Heartbeat)  # requests that this node has no role for
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A Binding Update on its way through the ladder, with all that is known of it."""
+
+    event: events.PacketReceived
+    packet: SignallingPacket
+    update: BindingUpdate
+    node: NodeSettings
+    proof: Proof
+
+
+class HomeAgent:
+    """The engine. `random` gives the first sequence number of Binding Revocations."""
+
+    def __init__(self, settings: HomeAgentSettings, random: Random) -> None:
+        self.settings = settings
+        self._nodes = {node.home_address: node for node in settings.nodes}
+        self._cache: dict[IPv6Address, BindingCacheEntry] = {}
+        self._forwarding: dict[IPv6Address, Node] = {}
+        self._path_mtus: dict[IPv6Address, int] = {}
+        self._path_mtus_end = 0.0  # when the oldest learned path MTU is forgotten
+        self._checking: dict[IPv6Address, events.PacketReceived] = {}  # first registrations waiting for DAD
+        self._revocations = Revocations(settings, random)
+        self._heap: list[tuple[float, IPv6Address]] = []
+        self._rings: dict[IPv6Address, float] = {}  # the live heap entry of each home address
+        self._offset = 0.0
+        self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
+        self._counts: Counter[str] = Counter()
+
+    # --- the engine's interface -------------------------------------------------------------------------------------
+
+    def handle(self, event: events.Event, now: float) -> list[Action]:
+        """Take in one event; what is to be done, in order."""
+        match event:
+            case events.PacketReceived():
+                return self._receive(event, now)
+            case events.TimerExpired():
+                return self._expire(now)
+            case events.WallClockSet(offset):
+                self._offset = offset
+            case events.DuplicateAddressChecked(address, duplicate):
+                return self._address_checked(address, duplicate, now)
+            case events.PathMtuChanged(_, remote, mtu):
+                return self._path_mtu(remote, mtu, now)
+            case events.OperatorRequest("revoke", arguments):
+                return self._revoke(arguments, now)
+            case events.OperatorRequest(command):
+                raise ValueError(f"a home agent knows no command {command!r}")
+            case events.ShuttingDown():
+                return [actions.ShutdownComplete()]
+            case events.LinksObserved():
+                pass  # a home agent does not move
+        return []
+
+    def next_deadline(self) -> tuple[float, str] | None:
+        """When `TimerExpired` is due, and what for."""
+        while self._heap and self._rings.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        found = [(self._heap[0][0], f"binding of {self._heap[0][1]}")] if self._heap else []
+        if self._path_mtus:
+            found.append((self._path_mtus_end, "learned path MTUs"))
+        return min(found, default=None)
+
+    def forwarding_table(self) -> ForwardingTable:
+        """The whole desired state of the data plane; nodes that did not change are the same objects."""
+        return ForwardingTable(End.HOME_AGENT, self.settings.address, dict(self._forwarding))
+
+    def kernel_state(self) -> actions.KernelState:
+        """The whole desired state of routes and proxied neighbours."""
+        return views.kernel_state(self.settings, self._cache)
+
+    def restore(self, records: Mapping[IPv6Address, Mapping[str, Any]], now: float) -> list[Action]:
+        """Take over the records of an earlier run; after the first `WallClockSet`, before anything else.
+
+        A record that cannot be read is reported and left in the store.
+        """
+        result: list[Action] = []
+        for home, record in records.items():
+            if home not in self._nodes and not self.settings.insecure:
+                fields = {"home_address": str(home)}
+                result += [Report("binding of a node no longer configured", "warning", fields)]
+                result += [actions.StoreNode(home, None)]
+                continue
+            try:
+                self._set_entry(from_record(home, record, self._offset))
+            except (ValueError, KeyError, TypeError) as error:
+                fields = {"home_address": str(home), "error": repr(error)}
+                result.append(Report("stored binding is not readable", "error", fields))
+        result += self._expire(now)
+        restored = sum(len(entry.bindings) for entry in self._cache.values())
+        result.append(Report("bindings restored", fields={"bindings": restored}))
+        return [*result, actions.ForwardingChanged(), actions.KernelChanged()]
+
+    def status(self, now: float) -> dict[str, Any]:
+        """What `mip6 status` shows, counters of the data plane aside."""
+        nodes = []
+        for home in sorted(self._cache.keys() | self._nodes.keys()):
+            entry = self._cache.get(home) or BindingCacheEntry(home, False, 0)
+            revoking = {one.bid for one in entry.bindings if self._revocations.covers(home, one.bid)}
+            nodes.append(views.node_status(entry, self._nodes.get(home), now, revoking))
+        return {
+            "role": "homeagent",
+            "address": str(self.settings.address),
+            "device": self.settings.device,
+            "nodes": nodes,
+            "signalling": dict(self._counts),
+        }
+
+    # --- receiving: RFC 6275 §9.2 -----------------------------------------------------------------------------------
+
+    def _receive(self, event: events.PacketReceived, now: float) -> list[Action]:
+        try:
+            packet = parse_packet(event.packet)
+        except FormError:
+            return self._count("form_error")
+        if packet.destination != self.settings.address or packet.routing_address is not None:
+            return self._count("not_for_us")
+        if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
+            return self._count("source_not_unicast")
+        if packet.protocol != Protocol.MOBILITY:
+            return self._home_address_option(packet, now)
+        if not packet.checksum_is_right():
+            return self._count("bad_checksum")
+        try:
+            message = decode_message(packet.payload)
+        except UnknownType:
+            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+        except BadHeader as error:
+            return self._parameter_problem(packet, packet.offset + error.offset, now)
+        except FormError:
+            return self._count("form_error")
+        for option in message.options:
+            # BID and flow options have a status of their own for this (RFC 5648 §6.2, RFC 6089 §5.3.2)
+            if isinstance(option, MalformedOption) and option.number not in (
+                OptionType.BINDING_IDENTIFIER,
+                OptionType.FLOW_IDENTIFICATION,
+            ):
+                return self._parameter_problem(packet, packet.offset + option.offset, now)
+        match message:
+            case BindingUpdate():
+                return self._binding_update(event, packet, message, now)
+            case BindingRevocationAcknowledgement():
+                return self._revocation_acknowledged(packet, message, now)
+            case _ if isinstance(message, NOT_SERVED):
+                return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+        return self._count("ignored")
+
+    def _home_address_option(self, packet: SignallingPacket, now: float) -> list[Action]:
+        """RFC 6275 §9.3.1: data with a Home Address option is taken only if that binding exists."""
+        home = packet.home_address
+        if home is None or packet.protocol in (Protocol.ESP, Protocol.AH, Protocol.FRAGMENT):
+            return self._count("ignored")
+        if not is_unicast_routable(home):
+            return self._count("home_address_not_unicast")
+        entry = self._cache.get(home)
+        if entry is None or packet.source not in {one.care_of_address for one in entry.bindings}:
+            return self._binding_error(packet, ErrorStatus.UNKNOWN_BINDING, now)
+        self._counts["home_address_option"] += 1
+        header = ipv6_header(home, packet.destination, packet.protocol, len(packet.payload), packet.hop_limit)
+        return [actions.DeliverLocally(header + packet.payload)]
+
+    def _binding_error(self, packet: SignallingPacket, status: ErrorStatus, now: float) -> list[Action]:
+        """RFC 6275 §9.3.3: to the source on the wire, naming the home address; rate limited like ICMPv6 errors."""
+        self._counts[f"binding_error_{int(status)}"] += 1
+        if not self._errors.allow(now):
+            return []
+        error = BindingError(status, packet.home_address or IPv6Address(0))
+        return [SendPacket(build_packet(self.settings.address, packet.source, error))]
+
+    def _parameter_problem(self, packet: SignallingPacket, pointer: int, now: float) -> list[Action]:
+        self._counts["parameter_problem"] += 1
+        if not self._errors.allow(now):
+            return []
+        return [SendPacket(parameter_problem(packet.packet, self.settings.address, pointer))]
+
+    def _count(self, name: str) -> list[Action]:
+        self._counts[name] += 1
+        return []
+
+    # --- Binding Update ---------------------------------------------------------------------------------------------
+
+    def _binding_update(
+        self, event: events.PacketReceived, packet: SignallingPacket, update: BindingUpdate, now: float
+    ) -> list[Action]:
+        home = packet.sender()
+        node = self._nodes.get(home)
+        if node is None and self.settings.insecure:
+            node = NodeSettings(home_address=home)
+        entry = self._cache.get(home)
+        try:
+            if node is None:
+                raise Discard("no association")  # RFC 4285 §5.1.1
+            proof = authenticate(node, self.settings.insecure, packet, update, entry, now + self._offset)
+            exchange = Exchange(event, packet, update, node, proof)
+            request = Request(update, home, packet.source, packet.home_address is not None, proof.timestamp)
+            if proof.refusal is not None:
+                return self._refuse(exchange, proof.refusal)
+            accepted = self._judge(node, entry, request, now)
+        except Discard as why:
+            self._counts["discarded"] += 1
+            fields = {"home_address": str(home), "source": str(packet.source), "why": str(why)}
+            return [Report("Binding Update discarded", "warning", fields)]
+        except Refusal as refusal:
+            return self._refuse(exchange, refusal)
+        if accepted.created and views.on_home_link(self.settings, home):
+            # a retransmission during the check takes the place of the one before: the newest is answered
+            checking = home in self._checking
+            self._checking[home] = event
+            assert self.settings.home_link is not None
+            return [] if checking else [actions.CheckDuplicateAddress(home, self.settings.home_link)]
+        return self._commit(exchange, accepted)
+
+    def _judge(self, node: NodeSettings, entry: BindingCacheEntry | None, request: Request, now: float) -> Accepted:
+        """RFC 6275 §9.5.1 and §10.3 in their order; Refusal, Discard, or what it makes of the entry."""
+        update = request.update
+        if not is_unicast_routable(request.home_address):
+            raise Discard("the home address is not unicast routable")
+        if not is_unicast_routable(care_of_address(request)):
+            raise Discard("the care-of address is not unicast routable")
+        # without MESG-ID the sequence number is the replay protection and outlives the binding (RFC 4285 §6)
+        guarded = bool(node.associations) and node.replay == "sequence"
+        if entry is not None and (entry.remembers(now) or guarded):
+            check_sequence(entry, update.sequence)
+        home_registration = bool(update.flags & UpdateFlag.HOME_REGISTRATION)
+        if entry is not None and entry.bindings and not home_registration:
+            raise Refusal(BindingStatus.REGISTRATION_TYPE_CHANGE_DISALLOWED, "the H flag differs from the binding's")
+        if not home_registration:
+            if update.flags & UpdateFlag.MOBILE_ROUTER:  # RFC 3963 §6.2
+                raise Refusal(BindingStatus.MOBILE_ROUTER_OPERATION_NOT_PERMITTED, "R without H")
+            raise Discard("this home agent is no correspondent node")
+        if update.find(NonceIndices) is not None:
+            raise Discard("Nonce Indices in a home registration")  # RFC 6275 §10.3.1
+        if self._revocations.pending(request.home_address):
+            raise Refusal(BindingStatus.ADMINISTRATIVELY_PROHIBITED, "the binding is being revoked")
+        return register(self.settings, node, entry, request, now)
+
+    def _address_checked(self, home: IPv6Address, duplicate: bool, now: float) -> list[Action]:
+        """RFC 6275 §10.3.1: the first registration goes on after duplicate address detection, or ends with 134."""
+        event = self._checking.pop(home, None)
+        if event is None:
+            return []
+        packet = parse_packet(event.packet)
+        update = decode_message(packet.payload)
+        assert isinstance(update, BindingUpdate)
+        node = self._nodes.get(home) or NodeSettings(home_address=home)
+        entry = self._cache.get(home)
+        # the packet was authentic when it came; its timestamp has aged by the check and must not be judged again
+        received = now + self._offset
+        proof = authenticate(node, self.settings.insecure, packet, update, entry, received, aged=True)
+        exchange = Exchange(event, packet, update, node, proof)
+        if duplicate:
+            refusal = Refusal(BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED, f"{home} is in use on the home link")
+            return self._refuse(exchange, refusal)
+        request = Request(update, home, packet.source, packet.home_address is not None, proof.timestamp)
+        try:
+            return self._commit(exchange, self._judge(node, entry, request, now))
+        except Refusal as refusal:
+            return self._refuse(exchange, refusal)
+
+    def _commit(self, exchange: Exchange, accepted: Accepted) -> list[Action]:
+        """The one place where a registration takes effect: stored, forwarded, defended, acknowledged, in this order."""
+        home, entry = exchange.packet.sender(), accepted.entry
+        before = self._cache.get(home)
+        result: list[Action] = [actions.StoreNode(home, entry.to_record(self._offset)), *self._set_entry(entry)]
+        if accepted.created and views.on_home_link(self.settings, home):
+            assert self.settings.home_link is not None
+            result.append(actions.AnnounceNeighbour(home, self.settings.home_link, entry.mobile_router))
+        options = accepted.options
+        advice = self.settings.refresh_advice // 4 * 4
+        if 0 < advice < accepted.lifetime:
+            options = (BindingRefreshAdvice(advice), *options)
+        flags = AckFlag.MOBILE_ROUTER if exchange.update.flags & UpdateFlag.MOBILE_ROUTER else AckFlag(0)
+        update = exchange.update
+        answer = BindingAcknowledgement(accepted.status, flags, update.sequence, accepted.lifetime, options)
+        name = "binding registered" if accepted.lifetime else "binding deregistered"
+        self._counts["accepted"] += 1
+        fields: dict[str, object] = {
+            "home_address": str(home),
+            "bindings": {one.bid: str(one.care_of_address) for one in entry.bindings},
+            "flows": [flow.fid for flow in entry.flows],
+            "lifetime": accepted.lifetime,
+            "sequence": update.sequence,
+            "status": accepted.status.name,
+        }
+        refresh = before is not None and _places(before) == _places(entry)
+        return [*result, self._answer(exchange, answer), Report(name, "debug" if refresh else "info", fields)]
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> list[Action]:
+        self._counts[f"refused_{int(refusal.status)}"] += 1
+        sequence = exchange.update.sequence if refusal.sequence is None else refusal.sequence
+        answer = BindingAcknowledgement(refusal.status, AckFlag(0), sequence, 0, refusal.options)
+        fields = {
+            "home_address": str(exchange.packet.sender()),
+            "source": str(exchange.packet.source),
+            "status": refusal.status.name,
+            "why": str(refusal),
+        }
+        return [self._answer(exchange, answer), Report("Binding Update refused", "warning", fields)]
+
+    def _answer(self, exchange: Exchange, answer: BindingAcknowledgement) -> SendPacket:
+        """RFC 6275 §9.5.4: to the source of the Binding Update; a routing header if and only if it had the option."""
+        packet, event = exchange.packet, exchange.event
+        mh = protect(answer, exchange.proof, exchange.node, packet)
+        data = build_packet(self.settings.address, packet.source, mh, routing_address=packet.home_address)
+        if packet.source == packet.sender() and event.link_layer_source:  # from home (§10.3.2)
+            return SendPacket(data, event.interface, event.link_layer_source)
+        return SendPacket(data)
+
+    # --- entries, time, revocation ----------------------------------------------------------------------------------
+
+    def _set_entry(self, entry: BindingCacheEntry) -> list[Action]:
+        """Put an entry into the cache; what else changes with it."""
+        home = entry.home_address
+        before = self._cache.get(home)
+        self._cache[home] = entry
+        self._arm(home)
+        result: list[Action] = []
+        if entry.bindings:
+            node = self._nodes.get(home) or NodeSettings(home_address=home)
+            new = views.forwarding_node(self.settings, node, entry, self._path_mtus)
+            if self._forwarding.get(home) != new:
+                self._forwarding[home] = new
+                result.append(actions.ForwardingChanged())
+        elif self._forwarding.pop(home, None) is not None:
+            result.append(actions.ForwardingChanged())
+        if self.settings.home_link is not None and (
+            before is None or bool(before.bindings) != bool(entry.bindings) or before.prefixes != entry.prefixes
+        ):
+            result.append(actions.KernelChanged())
+        return result
+
+    def _arm(self, home: IPv6Address) -> None:
+        entry = self._cache.get(home)
+        deadlines = [self._revocations.deadline(home), entry.deadline() if entry else None]
+        due = min((one for one in deadlines if one is not None), default=None)
+        if due is None:
+            self._rings.pop(home, None)
+            return
+        rings = self._rings.get(home)
+        if rings is None or due < rings:  # a later deadline is found when the old one rings
+            self._rings[home] = due
+            heapq.heappush(self._heap, (due, home))
+
+    def _expire(self, now: float) -> list[Action]:
+        result: list[Action] = []
+        if self._path_mtus and self._path_mtus_end <= now:
+            self._path_mtus.clear()
+            result += self._rebuild()
+        while self._heap and self._heap[0][0] <= now:
+            due, home = heapq.heappop(self._heap)
+            if self._rings.get(home) != due:
+                continue
+            del self._rings[home]
+            result += self._expire_node(home, now)
+            self._arm(home)
+        return result
+
+    def _expire_node(self, home: IPv6Address, now: float) -> list[Action]:
+        result: list[Action] = []
+        match self._revocations.expire(home, now):
+            case SendPacket() as repeat:
+                result.append(repeat)
+            case frozenset() as bids:
+                result += self._end(home, bids, "revoked without an answer")
+        entry = self._cache.get(home)
+        if entry is None:
+            return result
+        over = frozenset(one.bid for one in entry.bindings if one.expires <= now)
+        if over:
+            result += self._end(home, over, "expired")
+        elif not entry.bindings and not entry.remembers(now):
+            if home in self._nodes:  # sequence number and timestamp stay, for replay protection
+                self._cache[home] = replace(entry, deleted=None)
+            else:
+                del self._cache[home]
+                result.append(actions.StoreNode(home, None))
+        return result
+
+    def _end(self, home: IPv6Address, bids: frozenset[int], why: str) -> list[Action]:
+        """Remove bindings that ended otherwise than by the mobile node; no `bids` means all."""
+        entry = self._cache.get(home)
+        if entry is None or not entry.bindings:
+            return []
+        ending = {one.bid for one in entry.bindings if not bids or one.bid in bids}
+        left = replace(entry.without(ending), deleted=None)
+        fields = {"home_address": str(home), "bids": sorted(ending), "why": why}
+        changes = self._set_entry(left)
+        return [*changes, actions.StoreNode(home, left.to_record(self._offset)), Report("binding ended", fields=fields)]
+
+    def _revoke(self, arguments: Mapping[str, object], now: float) -> list[Action]:
+        """`mip6 revoke`: ValueError says what is wrong with the request."""
+        home = IPv6Address(str(arguments.get("home_address")))
+        entry = self._cache.get(home)
+        if entry is None or not entry.bindings:
+            raise ValueError(f"{home} has no binding")
+        wanted = arguments.get("bids") or []
+        if not isinstance(wanted, list) or not all(isinstance(one, int) for one in wanted):
+            raise ValueError(f"bids: expected a list of numbers, not {wanted!r}")
+        bids = frozenset(wanted)
+        missing = bids - {one.bid for one in entry.bindings}
+        if missing:
+            raise ValueError(f"{home} has no binding with BID {min(missing)}")
+        if self._revocations.pending(home):
+            raise ValueError(f"bindings of {home} are being revoked already")
+        node = self._nodes.get(home) or NodeSettings(home_address=home)
+        packet = self._revocations.start(entry, node, bids, now)
+        self._arm(home)
+        return [packet, Report("revoking binding", fields={"home_address": str(home), "bids": sorted(bids)})]
+
+    def _revocation_acknowledged(
+        self, packet: SignallingPacket, message: BindingRevocationAcknowledgement, now: float
+    ) -> list[Action]:
+        """RFC 5846 §7.3. Whatever its status, the mobile node has heard of it: the bindings end here."""
+        home = packet.sender()
+        node = self._nodes.get(home)
+        if node is None and not self.settings.insecure:
+            return self._count("discarded")
+        try:
+            proof = authenticate(
+                node or NodeSettings(home_address=home),
+                self.settings.insecure,
+                packet,
+                message,
+                None,
+                now + self._offset,
+                aged=True,
+            )
+        except Discard:
+            return self._count("discarded")
+        if proof.refusal is not None:
+            return self._count("discarded")
+        bids = self._revocations.acknowledged(home, message.sequence)
+        if bids is None:
+            return self._count("ignored")
+        return self._end(home, bids, "revoked")
+
+    def _path_mtu(self, remote: IPv6Address, mtu: int, now: float) -> list[Action]:
+        if mtu >= self._path_mtus.get(remote, self.settings.mtu):
+            return []
+        if not self._path_mtus:
+            self._path_mtus_end = now + PATH_MTU_LIFETIME
+        self._path_mtus[remote] = mtu
+        return [Report("path MTU", fields={"care_of_address": str(remote), "mtu": mtu}), *self._rebuild()]
+
+    def _rebuild(self) -> list[Action]:
+        changes = [change for entry in list(self._cache.values()) for change in self._set_entry(entry)]
+        return changes[:1]
+
+
+def _places(entry: BindingCacheEntry) -> tuple[object, ...]:
+    return tuple((one.bid, one.care_of_address) for one in entry.bindings), entry.flows, entry.prefixes

@@ -1,0 +1,452 @@
+"""The home agent's ladder: each refusal with its own status, and nothing changed by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from homeagent.engine import HomeAgent
+from homeagent.settings import HomeAgentSettings, NodeSettings
+from mip6 import actions, events
+from mip6.auth import Algorithm, SecurityAssociation, ntp_timestamp
+from mip6.headers import build_packet, parse_packet
+from mip6.messages import (
+    BindingError,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
+    BindingUpdate,
+    HomeTestInit,
+    encode_message,
+)
+from mip6.numbers import AckFlag, BindingStatus, RevocationFlag, UpdateFlag
+from mip6.options import (
+    AlternateCareOfAddress,
+    BindingIdentifier,
+    BindingRefreshAdvice,
+    MalformedOption,
+    MessageIdentification,
+    MobileNetworkPrefix,
+    NonceIndices,
+)
+from tests.homeagent.support import (
+    AHR,
+    AHRO,
+    CELLULAR,
+    HA,
+    HOME,
+    HOST,
+    KEY256,
+    PREFIX,
+    ROUTER,
+    SETTINGS,
+    WALL,
+    WLAN,
+    Script,
+    U,
+    bid,
+)
+
+S = BindingStatus
+
+
+def test_bulk_registration_binds_every_care_of_address() -> None:
+    script = Script()
+    ack = script.update(bid(1, WLAN), bid(2, CELLULAR), flags=AHRO)
+    assert (ack.status, ack.lifetime, ack.sequence, ack.flags) == (S.ACCEPTED, 600, 1, AckFlag.MOBILE_ROUTER)
+    assert [(one.bid, one.status, one.priority) for one in ack.find_all(BindingIdentifier)] == [(1, 0, 10), (2, 0, 20)]
+    assert script.bindings() == {1: str(WLAN), 2: str(CELLULAR)}
+    (node,) = script.agent.forwarding_table().nodes.values()
+    assert [(one.bid, one.remote, one.mtu) for one in node.tunnels] == [(1, WLAN, 1460), (2, CELLULAR, 1460)]
+    assert node.prefixes == (PREFIX,)  # implicit mode: from the prefix table
+    kinds = [type(one) for one in script.seen]
+    assert kinds.index(actions.StoreNode) < kinds.index(actions.SendPacket)  # stored before it is acknowledged
+
+
+def test_the_acknowledgement_goes_to_the_source_with_a_routing_header() -> None:
+    script = Script()
+    script.update(bid(2, CELLULAR), source=WLAN)
+    packet, _ = script.answer()
+    assert (packet.source, packet.destination, packet.routing_address) == (HA, WLAN, HOME)
+
+
+def test_plain_registration_by_alternate_care_of_address_replaces_all() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR))
+    assert script.update(AlternateCareOfAddress(CELLULAR)).status == S.ACCEPTED
+    assert script.bindings() == {0: str(CELLULAR)}
+    assert script.update(bid(1, WLAN)).status == S.MCOA_NON_MCOA_BINDING_EXISTS
+    assert script.update(bid(1, WLAN), flags=AHRO).status == S.ACCEPTED
+    assert script.bindings() == {1: str(WLAN)}
+
+
+@pytest.mark.parametrize("sequence", [65530, 65529, 32762, 40000])
+def test_old_sequence_numbers_are_answered_with_the_last_one(sequence: int) -> None:
+    script = Script()
+    script.update(bid(1, WLAN), sequence=65530)
+    ack = script.update(bid(1, WLAN), sequence=sequence)
+    assert (ack.status, ack.sequence) == (S.SEQUENCE_NUMBER_OUT_OF_WINDOW, 65530)
+
+
+@pytest.mark.parametrize("sequence", [65531, 65535, 0, 32761])
+def test_newer_sequence_numbers_pass_the_wrap(sequence: int) -> None:
+    script = Script()
+    script.update(bid(1, WLAN), sequence=65530)
+    assert script.update(bid(1, WLAN), sequence=sequence).status == S.ACCEPTED
+
+
+def test_lifetime_is_capped_and_advice_given() -> None:
+    script = Script(replace(SETTINGS, max_lifetime=102, refresh_advice=50))
+    ack = script.update(bid(1, WLAN), lifetime=4000)
+    assert ack.lifetime == 100  # units of 4 seconds
+    assert ack.find(BindingRefreshAdvice).interval == 48
+
+
+def test_a_binding_expires_by_itself_and_alone() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), lifetime=100)
+    script.update(bid(2, CELLULAR), lifetime=300)
+    script.pass_time(101)
+    assert script.bindings() == {2: str(CELLULAR)}
+    done = script.pass_time(300)
+    assert script.bindings() == {}
+    assert script.agent.forwarding_table().nodes == {}
+    assert any(isinstance(one, actions.ForwardingChanged) for one in done)
+
+
+def test_deregistration_of_one_and_of_all() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR))
+    assert script.update(bid(9), lifetime=0).status == S.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
+    ack = script.update(bid(1), lifetime=0)
+    assert (ack.status, ack.lifetime) == (S.ACCEPTED, 0)
+    assert script.bindings() == {2: str(CELLULAR)}
+    assert script.update(lifetime=0).status == S.ACCEPTED
+    assert script.bindings() == {}
+    assert script.update(lifetime=0).status == S.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
+
+
+def test_a_delayed_update_does_not_revive_a_deleted_binding() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), sequence=20)
+    script.update(lifetime=0, sequence=22)
+    assert script.update(bid(1, WLAN), sequence=21).status == S.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    script.pass_time(11)
+    assert script.update(bid(1, WLAN), sequence=21).status == S.ACCEPTED
+
+
+def test_returning_home_without_the_option() -> None:
+    script = Script()
+    script.update(bid(1, WLAN))
+    ack = script.update(lifetime=0, source=HOME, home_option=False)
+    assert ack.status == S.ACCEPTED
+    packet, _ = script.answer()
+    assert (packet.destination, packet.routing_address) == (HOME, None)
+    (sent,) = [one for one in script.seen if isinstance(one, actions.SendPacket)]
+    assert (sent.interface, sent.link_layer_destination) == ("eth0", b"\x02\0\0\0\0\7")
+
+
+def test_per_bid_statuses_of_a_mixed_registration() -> None:
+    script = Script()
+    ack = script.update(bid(1, WLAN), bid(2), bid(3, IPv6Address("ff02::1")))
+    assert ack.status == S.MCOA_NOTCOMPLETE
+    assert [one.status for one in ack.find_all(BindingIdentifier)] == [0, S.MCOA_UNKNOWN_COA, S.MCOA_MALFORMED]
+    assert script.bindings() == {1: str(WLAN)}
+    assert script.update(bid(7)).status == S.MCOA_UNKNOWN_COA
+    assert script.update(bid(1)).status == S.ACCEPTED  # a refresh needs no care-of address
+
+
+def test_overwrite_keeps_the_address_of_a_refreshed_bid_and_drops_the_rest() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR))
+    assert script.update(bid(2), flags=AHRO).status == S.ACCEPTED
+    assert script.bindings() == {2: str(CELLULAR)}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"multiple_bindings": False}, S.MCOA_PROHIBITED),
+        ({"bulk_registration": False}, S.MCOA_BULK_REGISTRATION_PROHIBITED),
+    ],
+)
+def test_policy_of_multiple_bindings(change: dict[str, bool], status: BindingStatus) -> None:
+    assert Script(replace(SETTINGS, **change)).update(bid(1, WLAN), bid(2, CELLULAR)).status == status  # type: ignore[arg-type]
+
+
+def test_malformed_bid_options() -> None:
+    script = Script()
+    assert script.update(MalformedOption(35, bytes(7))).status == S.MCOA_MALFORMED
+    assert script.update(bid(0, WLAN)).status == S.MCOA_MALFORMED
+    assert script.update(bid(1, WLAN), bid(1, CELLULAR)).status == S.MCOA_MALFORMED
+    home = BindingIdentifier(1, 0, True, 10, WLAN)
+    assert script.update(home).status == S.MCOA_SIMULTANEOUS_HOME_AND_FOREIGN_PROHIBITED
+    assert script.bindings() == {}
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "status"),
+    [
+        ([(56, "2001:db8:f00::")], S.ACCEPTED),
+        ([(64, "2001:db8:f00:1::5")], S.ACCEPTED),  # inside its own prefix; bits beyond the length are masked
+        ([(56, "2001:db8:f00::"), (56, "2001:db8:eee::")], S.NOT_AUTHORIZED_FOR_PREFIX),
+        ([(48, "2001:db8:f00::")], S.NOT_AUTHORIZED_FOR_PREFIX),
+        ([(64, "fe80::")], S.INVALID_PREFIX),
+        ([(64, "ff0e::")], S.INVALID_PREFIX),
+        ([(129, "2001:db8:f00::")], S.INVALID_PREFIX),
+        ([(0, "2001:db8:f00::")], S.INVALID_PREFIX),
+    ],
+)
+def test_explicit_prefixes(prefixes: list[tuple[int, str]], status: BindingStatus) -> None:
+    options = [MobileNetworkPrefix(length, IPv6Address(prefix)) for length, prefix in prefixes]
+    assert Script().update(bid(1, WLAN), *options).status == status
+
+
+def test_implicit_mode_without_configured_prefix() -> None:
+    bare = replace(ROUTER, prefixes=())
+    assert Script(replace(SETTINGS, nodes=(bare,))).update(bid(1, WLAN)).status == S.FORWARDING_SETUP_FAILED
+
+
+def test_router_flag_and_home_flag() -> None:
+    host = Script(node=HOST)
+    assert host.update(bid(1, WLAN)).status == S.MOBILE_ROUTER_OPERATION_NOT_PERMITTED
+    script = Script()
+    assert script.update(flags=U.ACKNOWLEDGE | U.MOBILE_ROUTER).status == S.MOBILE_ROUTER_OPERATION_NOT_PERMITTED
+    assert script.silence(script.packet(flags=U.ACKNOWLEDGE))
+    script.update(bid(1, WLAN))
+    change = S.REGISTRATION_TYPE_CHANGE_DISALLOWED
+    assert script.update(bid(1, WLAN), flags=U.ACKNOWLEDGE | U.HOME_REGISTRATION).status == change
+    assert script.update(flags=U.ACKNOWLEDGE | U.MOBILE_ROUTER).status == change
+    assert script.silence(script.packet(NonceIndices(1, 2)))
+
+
+def test_home_address_outside_the_home_prefix() -> None:
+    node = replace(ROUTER, home_address=IPv6Address("2001:db8:999::5"))
+    script = Script(replace(SETTINGS, nodes=(node,)), node)
+    assert script.update(bid(1, WLAN)).status == S.NOT_HOME_SUBNET
+    # an address of its own mobile network prefix will do (RFC 3963 §6.2)
+    node = replace(ROUTER, home_address=IPv6Address("2001:db8:f00::5"))
+    assert Script(replace(SETTINGS, nodes=(node,)), node).update(bid(1, WLAN)).status == S.ACCEPTED
+
+
+def test_authentication() -> None:
+    script = Script()
+    assert script.update(bid(1, WLAN), association=KEY256).status == S.ACCEPTED
+    forged = SecurityAssociation(4096, Algorithm.HMAC_SHA1, bytes(16))
+    script.give(script.packet(bid(2, CELLULAR), association=forged))
+    _, message = script.answer()
+    assert message.status == S.MIPV6_AUTH_FAIL  # type: ignore[attr-defined]
+    unknown = replace(KEY256, spi=9999)
+    assert script.silence(script.packet(bid(2, CELLULAR), association=unknown))
+    assert script.silence(script.packet(bid(2, CELLULAR), signed=False))
+    stranger = Script(node=replace(HOST, home_address=IPv6Address("2001:db8:100::99")))
+    assert stranger.silence(stranger.packet(bid(1, WLAN)))
+    assert script.bindings() == {1: str(WLAN)}
+
+
+def test_a_signed_update_cannot_be_moved_to_another_care_of_address() -> None:
+    script = Script()
+    packet = parse_packet(script.packet(bid(1, WLAN)))
+    script.give(build_packet(CELLULAR, HA, packet.payload, home_address=HOME))
+    assert script.answer()[1].status == S.MIPV6_AUTH_FAIL  # type: ignore[attr-defined]
+
+
+def test_timestamps() -> None:
+    script = Script()
+    assert script.update(bid(1, WLAN), stamp=0).status == S.MIPV6_MESG_ID_REQD
+    late = ntp_timestamp(script.now + WALL - 8)
+    ack = script.update(bid(1, WLAN), stamp=late)
+    assert ack.status == S.MIPV6_ID_MISMATCH
+    echoed = ack.find(MessageIdentification).timestamp
+    assert echoed & 0xFFFFFFFF == late & 0xFFFFFFFF
+    assert abs((echoed >> 32) - (ntp_timestamp(script.now + WALL) >> 32)) <= 1
+    packet = script.packet(bid(1, WLAN))
+    script.give(packet)
+    assert script.bindings() == {1: str(WLAN)}
+    script.give(packet)  # replayed
+    assert script.answer()[1].status == S.MIPV6_ID_MISMATCH  # type: ignore[attr-defined]
+
+
+def test_sequence_replay_protection_outlives_the_binding() -> None:
+    node = replace(ROUTER, replay="sequence")
+    script = Script(replace(SETTINGS, nodes=(node,)), node)
+    script.update(bid(1, WLAN), sequence=50, lifetime=8)
+    old = script.packet(bid(1, WLAN), sequence=50, lifetime=8)
+    script.pass_time(1000)
+    assert script.bindings() == {}
+    script.give(old)
+    assert script.answer()[1].status == S.SEQUENCE_NUMBER_OUT_OF_WINDOW  # type: ignore[attr-defined]
+
+
+def test_insecure_has_to_be_asked_for() -> None:
+    open_house = HomeAgentSettings(HA, SETTINGS.home_prefixes, insecure=True)
+    script = Script(open_house, HOST)
+    assert script.update(bid(1, WLAN), flags=U.ACKNOWLEDGE | U.HOME_REGISTRATION, signed=False).status == S.ACCEPTED
+
+
+def test_duplicate_address_detection_comes_before_the_first_acknowledgement() -> None:
+    script = Script(replace(SETTINGS, home_link="home0"))
+    assert script.silence(script.packet(bid(1, WLAN)))
+    assert script.seen == [actions.CheckDuplicateAddress(HOME, "home0")]
+    script.now += 8  # longer than the timestamp window: it was judged when it came
+    script.seen = script.agent.handle(events.DuplicateAddressChecked(HOME, False), script.now)
+    assert script.answer()[1].status == S.ACCEPTED  # type: ignore[attr-defined]
+    assert actions.AnnounceNeighbour(HOME, "home0", True) in script.seen
+    state = script.agent.kernel_state()
+    assert state.proxies == (actions.ProxyNeighbour(HOME, "home0", True),)
+    assert {route.destination for route in state.routes} == {IPv6Network(HOME), PREFIX}
+    assert script.update(bid(1, WLAN)).status == S.ACCEPTED  # not again for a refresh
+    script.update(lifetime=0)
+    assert script.agent.kernel_state() == actions.KernelState()
+
+
+def test_a_duplicate_on_the_home_link_ends_the_registration() -> None:
+    script = Script(replace(SETTINGS, home_link="home0"))
+    script.give(script.packet(bid(1, WLAN)))
+    script.seen = script.agent.handle(events.DuplicateAddressChecked(HOME, True), script.now)
+    assert script.answer()[1].status == S.DUPLICATE_ADDRESS_DETECTION_FAILED  # type: ignore[attr-defined]
+    assert script.bindings() == {}
+
+
+def test_binding_error_for_unknown_messages_and_home_addresses() -> None:
+    script = Script()
+    mh = bytearray(encode_message(BindingUpdate(1, AHR, 0)))
+    mh[2] = 99
+    script.give(build_packet(WLAN, HA, bytes(mh), home_address=HOME))
+    _, error = script.answer()
+    assert isinstance(error, BindingError)
+    assert (error.status, error.home_address) == (2, HOME)
+    script.give(build_packet(WLAN, HA, HomeTestInit(bytes(8))))
+    assert isinstance(script.answer()[1], BindingError)
+    # data with a Home Address option: status 1 without a binding, delivered as from the home address with one
+    datagram = bytearray(build_packet(WLAN, HA, encode_message(BindingUpdate(1, AHR, 0)), home_address=HOME))
+    datagram[40] = 17
+    script.give(bytes(datagram))
+    _, error = script.answer()
+    assert isinstance(error, BindingError)
+    assert (error.status, error.home_address) == (1, HOME)
+    script.update(bid(1, WLAN))
+    (delivered,) = script.give(bytes(datagram))
+    assert isinstance(delivered, actions.DeliverLocally)
+    assert parse_packet(delivered.packet).source == HOME
+
+
+def test_header_mistakes_earn_a_parameter_problem_that_points_at_them() -> None:
+    script = Script()
+    mh = bytearray(encode_message(BindingUpdate(1, AHR, 0)))
+    mh[0] = 6
+    script.give(build_packet(WLAN, HA, bytes(mh), home_address=HOME))
+    (sent,) = script.seen
+    assert isinstance(sent, actions.SendPacket)
+    icmp = parse_packet(sent.packet)
+    assert icmp.checksum_is_right()
+    assert (icmp.payload[0], icmp.payload[1], int.from_bytes(icmp.payload[4:8], "big")) == (4, 0, 64)
+    mh = bytearray(encode_message(BindingUpdate(1, AHR, 0)))
+    mh[1] = 0
+    script.give(build_packet(WLAN, HA, bytes(mh[:8]), home_address=HOME))
+    (sent,) = script.seen
+    assert isinstance(sent, actions.SendPacket)
+    assert int.from_bytes(parse_packet(sent.packet).payload[4:8], "big") == 65
+    packet = bytearray(script.packet(bid(1, WLAN)))
+    packet[68] ^= 1  # checksum
+    assert script.silence(bytes(packet))
+    assert script.bindings() == {}
+
+
+def test_errors_are_rate_limited() -> None:
+    script = Script()
+    packet = build_packet(WLAN, HA, HomeTestInit(bytes(8)))
+    sent = sum(not script.silence(packet) for _ in range(100))
+    assert 10 <= sent <= 21  # 100 packets in one second: 10 at once and 10 a second
+
+
+def test_revocation() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR))
+    request = events.OperatorRequest("revoke", {"home_address": str(HOME), "bids": [2]})
+    script.seen = script.agent.handle(request, script.now)
+    packet, indication = script.answer()
+    assert isinstance(indication, BindingRevocationIndication)
+    assert (packet.destination, packet.routing_address) == (WLAN, HOME)
+    assert [one.bid for one in indication.find_all(BindingIdentifier)] == [2]
+    assert script.update(bid(2, CELLULAR)).status == S.ADMINISTRATIVELY_PROHIBITED
+    assert len([one for one in script.pass_time(1.5) if isinstance(one, actions.SendPacket)]) == 1  # repeated once
+    assert script.bindings() == {1: str(WLAN), 2: str(CELLULAR)}
+    answer = BindingRevocationAcknowledgement(0, indication.sequence, RevocationFlag(0))
+    assert script.silence(build_packet(WLAN, HA, answer, home_address=HOME))
+    assert 2 in script.bindings()  # not authentic
+    script.pass_time(3)
+    assert script.bindings() == {1: str(WLAN)}  # given up: removed all the same
+    with pytest.raises(ValueError, match="no binding with BID 2"):
+        script.agent.handle(request, script.now)
+
+
+def test_an_authentic_revocation_acknowledgement_ends_the_binding_at_once() -> None:
+    from mip6.auth import sign
+    from mip6.options import MobileNodeIdentifier
+
+    script = Script()
+    script.update(bid(1, WLAN))
+    request = events.OperatorRequest("revoke", {"home_address": str(HOME)})
+    script.seen = script.agent.handle(request, script.now)
+    _, indication = script.answer()
+    assert isinstance(indication, BindingRevocationIndication)
+    options = (MobileNodeIdentifier(1, b"mr@example.com"),)
+    answer = BindingRevocationAcknowledgement(0, indication.sequence, RevocationFlag(0), options)
+    script.give(build_packet(WLAN, HA, sign(answer, script.association, WLAN, HOME), home_address=HOME))
+    assert script.bindings() == {}
+
+
+def test_restart_keeps_bindings_flows_sequence_and_timestamp() -> None:
+    script = Script()
+    packet = script.packet(bid(1, WLAN), bid(2, CELLULAR))
+    script.give(packet)
+    (stored,) = [one for one in script.seen if isinstance(one, actions.StoreNode)]
+    assert stored.record is not None
+    again = Script()
+    again.agent = HomeAgent(SETTINGS, __import__("random").Random(2))
+    again.agent.handle(events.WallClockSet(WALL + 95), 5.0)  # the clock of the engine starts anew at every boot
+    again.now = 6.0
+    again.agent.restore({HOME: stored.record}, again.now)
+    assert again.bindings() == {1: str(WLAN), 2: str(CELLULAR)}
+    assert again.agent.forwarding_table().nodes == script.agent.forwarding_table().nodes
+    again.give(packet)
+    assert again.answer()[1].status == S.MIPV6_ID_MISMATCH  # type: ignore[attr-defined]
+    again.pass_time(700)
+    assert again.bindings() == {}
+
+
+def test_unreadable_records_are_reported() -> None:
+    agent = HomeAgent(SETTINGS, __import__("random").Random(2))
+    agent.handle(events.WallClockSet(WALL), 0.0)
+    done = agent.restore({HOME: {"bindings": "?"}, IPv6Address("2001:db8::1"): {}}, 0.0)
+    reports = [(one.event, one.level) for one in done if isinstance(one, actions.Report)]
+    assert ("stored binding is not readable", "error") in reports
+    assert ("binding of a node no longer configured", "warning") in reports
+
+
+def test_path_mtu_lowers_the_tunnel_for_ten_minutes() -> None:
+    script = Script()
+    script.update(bid(1, WLAN))
+    script.agent.handle(events.PathMtuChanged(HA, WLAN, 1400), script.now)
+    (node,) = script.agent.forwarding_table().nodes.values()
+    assert node.tunnels[0].mtu == 1360
+    script.pass_time(601 - 2)
+    script.pass_time(2)
+    nodes = list(script.agent.forwarding_table().nodes.values())
+    assert not nodes or nodes[0].tunnels[0].mtu == 1460
+
+
+def test_forwarding_objects_of_unchanged_nodes_stay_the_same() -> None:
+    script = Script()
+    script.update(bid(1, WLAN))
+    first = script.agent.forwarding_table().nodes[HOME]
+    script.update(bid(1, WLAN))
+    assert script.agent.forwarding_table().nodes[HOME] is first
+    assert not any(isinstance(one, actions.ForwardingChanged) for one in script.seen)
+
+
+def test_nodes_by_default_have_no_power() -> None:
+    assert NodeSettings(HOME) == NodeSettings(HOME, None, False, (), "timestamp", 7.0, (), ())
+    assert UpdateFlag.OVERWRITE in AHRO
