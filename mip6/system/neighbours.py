@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.system import log
+from mip6.system.interfaces import interface_index
 from mip6.system.sockets import ETH_P_IPV6, IPV6_HEADER
 from mip6.wire import internet_checksum, pseudo_header
 
@@ -99,7 +100,7 @@ def _membership(group: IPv6Address, interface: str) -> socket.socket:
     """Membership of a multicast group, for as long as the socket is open; network cards and switches filter by it."""
     member = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
-        request = group.packed + struct.pack("@I", socket.if_nametoindex(interface))
+        request = group.packed + struct.pack("@I", interface_index(interface))
         member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
     except OSError:
         member.close()

@@ -19,6 +19,7 @@ from typing import Any
 from mip6.actions import KernelState, LocalAddress, ProxyNeighbour, Route, Rule
 from mip6.events import AddressState, LinksObserved, LinkState, RouterState
 from mip6.system import log, rtnetlink
+from mip6.system.interfaces import carrier, interface_index, interface_name
 from mip6.system.rtnetlink import ADDRESS, LINK, NEIGHBOUR, ROUTE, RULE, Attributes, attributes
 
 OWN_PROTOCOL = 109  # marks what the agent owns: rtm_protocol, FRA_PROTOCOL, IFA_PROTO, NDA_PROTOCOL
@@ -35,6 +36,7 @@ _CLONED = 0x200  # RTM_F_CLONED: a cached exception (path MTU), not a route
 _NTF_PROXY, _NTF_ROUTER, _NUD_PERMANENT = 0x08, 0x80, 0x80
 _PREFERENCES = {0: 0, 1: 1, 3: -1}  # RTA_PREF as in RFC 4191 §2.1; the reserved value counts as medium
 _INET6: dict[str, object] = {"family": socket.AF_INET6}
+_CARRIER_POLL = 0.05  # seconds
 _LIFETIME_TOLERANCE = 2.0  # seconds by which an expiry may move without being news
 
 
@@ -45,6 +47,7 @@ class LinkWatcher:
     """Calls `on_change` with a whole new snapshot whenever the links `names`, their addresses or routers change.
 
     A burst of notifications makes one snapshot. Lifetimes that run down are no news; lifetimes that were renewed are.
+    The kernel may hold back the notification of a lost carrier for a second, so carrier is polled besides.
     A default route without gateway (point-to-point links) shows as a router with the unspecified address.
     """
 
@@ -58,11 +61,14 @@ class LinkWatcher:
         self._last: tuple[LinksObserved, float] | None = None
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._carriers: list[bool | None] = []
 
     def start(self) -> None:
         """Inside a running loop. Calls `on_change` with the first snapshot before it returns."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._news.fileno(), self._notified)
+        self._poll_carrier()
         self._refresh()
 
     def close(self) -> None:
@@ -72,6 +78,7 @@ class LinkWatcher:
         self._loop = None
         self._news.close()
         self._requests.close()
+        self._asking.close()
 
     def snapshot(self) -> LinksObserved:
         """The state of the links now, in the order of their names as given."""
@@ -101,7 +108,20 @@ class LinkWatcher:
         return LinksObserved(tuple(found[name] for name in self._names if name in found))
 
     def _notified(self) -> None:
-        if self._news.drain() and not self._scheduled and self._loop is not None:
+        if self._news.drain():
+            self._schedule()
+
+    def _poll_carrier(self) -> None:
+        if self._loop is None:
+            return
+        self._loop.call_later(_CARRIER_POLL, self._poll_carrier)
+        carriers = [carrier(self._asking, name) for name in self._names]
+        if carriers != self._carriers:
+            self._carriers = carriers
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._loop is not None:
             self._scheduled = True
             self._loop.call_soon(self._refresh)
 
@@ -266,13 +286,13 @@ class KernelApplier:
                 table = attrs.get("FRA_TABLE", message["table"])
                 yield Rule(IPv6Address(attrs["FRA_SRC"]), table, attrs.get("FRA_PRIORITY", 0))
         for message in self._requests.dump(NEIGHBOUR, _INET6 | {"flags": _NTF_PROXY}):
-            attrs, name = attributes(message), _name(message["ifindex"])
+            attrs, name = attributes(message), interface_name(message["ifindex"])
             if attrs.get("NDA_PROTOCOL") == OWN_PROTOCOL and name:
                 yield ProxyNeighbour(IPv6Address(attrs["NDA_DST"]), name, bool(message["flags"] & _NTF_ROUTER))
 
     def _owned_addresses(self) -> Iterator[LocalAddress]:
         for message in self._requests.dump(ADDRESS, _INET6):
-            attrs, name = attributes(message), _name(message["index"])
+            attrs, name = attributes(message), interface_name(message["index"])
             if not name or message["scope"] != _UNIVERSE:
                 continue
             address = IPv6Address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"])
@@ -281,20 +301,12 @@ class KernelApplier:
                 yield item
 
 
-def _name(index: int) -> str | None:
-    """Name of a device, None if it went away meanwhile."""
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return None
-
-
 def _routes(message: Any) -> Iterator[Route]:
     if message["type"] != _UNICAST or message["flags"] & _CLONED:
         return
     attrs = attributes(message)
     for index, gateway in _next_hops(attrs):
-        if name := _name(index):
+        if name := interface_name(index):
             yield Route(
                 destination=IPv6Network((attrs.get("RTA_DST", "::"), message["dst_len"])),
                 device=name,
@@ -328,7 +340,7 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
     """The rtnetlink object of an item: kind, fields, attributes. OSError (ENODEV, ENXIO) when its device is missing."""
     match item:
         case LocalAddress():
-            fields = _INET6 | {"prefixlen": item.prefix_length, "index": socket.if_nametoindex(item.device)}
+            fields = _INET6 | {"prefixlen": item.prefix_length, "index": interface_index(item.device)}
             address = str(item.address)
             return (
                 ADDRESS,
@@ -344,7 +356,7 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
             fields = _INET6 | {"dst_len": item.destination.prefixlen, "proto": OWN_PROTOCOL, "type": _UNICAST}
             attrs: list[tuple[str, object]] = [
                 ("RTA_DST", str(item.destination.network_address)),
-                ("RTA_OIF", socket.if_nametoindex(item.device)),
+                ("RTA_OIF", interface_index(item.device)),
                 ("RTA_TABLE", item.table),
                 ("RTA_PRIORITY", item.metric),
             ]
@@ -366,7 +378,7 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
             )
         case ProxyNeighbour():
             flags = _NTF_PROXY | (_NTF_ROUTER if item.router else 0)
-            fields = _INET6 | {"ifindex": socket.if_nametoindex(item.device), "state": _NUD_PERMANENT, "flags": flags}
+            fields = _INET6 | {"ifindex": interface_index(item.device), "state": _NUD_PERMANENT, "flags": flags}
             return NEIGHBOUR, fields, [("NDA_DST", str(item.address)), ("NDA_PROTOCOL", OWN_PROTOCOL)]
 
 

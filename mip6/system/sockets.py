@@ -20,8 +20,9 @@ from ipaddress import IPv6Address
 
 from mip6.actions import SendPacket
 from mip6.events import PacketReceived
-from mip6.numbers import HOME_ADDRESS_OPTION, ROUTING_TYPE_2, Protocol
+from mip6.numbers import HOME_ADDRESS_OPTION, ROUTING_TYPE_2, Icmp6Type, Protocol
 from mip6.system import log
+from mip6.system.interfaces import interface_index
 
 IPV6_HEADER = 40
 ETH_P_ALL, ETH_P_IPV6 = 0x0003, 0x86DD
@@ -29,7 +30,6 @@ MAXIMUM_PACKET = 65536
 PACKETS_PER_TURN = 64  # then the loop sees to its other work
 SOCKETS_KEPT = 64  # sending sockets, one for each pair of source address and interface
 RECEIVE_BUFFER = 4 * 1024 * 1024
-DHAAD_REQUEST, MOBILE_PREFIX_ADVERTISEMENT = 144, 147  # ICMPv6 types of RFC 6275 §6.5 to §6.8 stand between these
 
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _IPV6_FREEBIND = 78
@@ -85,8 +85,8 @@ def signalling_filter() -> bytes:
     emit(_RETURN, 0)
     labels["icmpv6"] = len(program)
     emit(_LOAD_OCTET_AT_X, 0)
-    emit(_IF_AT_LEAST, DHAAD_REQUEST, false="reject2")
-    emit(_IF_GREATER, MOBILE_PREFIX_ADVERTISEMENT, true="reject2")
+    emit(_IF_AT_LEAST, Icmp6Type.HOME_AGENT_DISCOVERY_REQUEST, false="reject2")
+    emit(_IF_GREATER, Icmp6Type.MOBILE_PREFIX_ADVERTISEMENT, true="reject2")
     labels["accept"] = len(program)
     emit(_RETURN, MAXIMUM_PACKET)
     labels["reject2"] = len(program)  # jumps go forward only
@@ -111,7 +111,10 @@ def is_signalling(packet: bytes) -> bool:
             return True
         next_header, at = packet[at], end
     if next_header == Protocol.ICMPV6:
-        return at < len(packet) and DHAAD_REQUEST <= packet[at] <= MOBILE_PREFIX_ADVERTISEMENT
+        return (
+            at < len(packet)
+            and Icmp6Type.HOME_AGENT_DISCOVERY_REQUEST <= packet[at] <= Icmp6Type.MOBILE_PREFIX_ADVERTISEMENT
+        )
     return next_header == Protocol.MOBILITY
 
 
@@ -137,16 +140,16 @@ class SignallingTap:
     def __init__(self, on_packet: Callable[[PacketReceived], None]) -> None:
         self._on_packet = on_packet
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0
-        )  # 0: deaf until bound
+        # Not ETH_P_IPV6: such a socket would not see what tc ingress takes away. Until the filter is attached it hears
+        # everything, so `_readable` looks at each packet once more.
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_PACKET, kind, socket.htons(ETH_P_ALL))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         code = signalling_filter()
         held = ctypes.create_string_buffer(code, len(code))
         program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))  # struct sock_fprog
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-        self._socket.bind(("", ETH_P_ALL))  # ETH_P_IPV6 sockets would not see what tc ingress takes away
 
     def start(self) -> None:
         """Inside a running loop: packets that came since the tap was made are handed over in its next turn."""
@@ -165,11 +168,11 @@ class SignallingTap:
             if self._loop is None:  # closed by what `on_packet` did
                 return
             try:
-                data, (interface, _, _, _, source) = self._socket.recvfrom(MAXIMUM_PACKET)
+                data, (interface, protocol, kind, _, source) = self._socket.recvfrom(MAXIMUM_PACKET)
             except BlockingIOError:
                 return
             packet = data[: IPV6_HEADER + int.from_bytes(data[4:6], "big")]  # without the padding of short frames
-            if is_signalling(packet):
+            if protocol == ETH_P_IPV6 and kind == socket.PACKET_HOST and is_signalling(packet):
                 self._on_packet(PacketReceived(packet, interface, source))
 
 
@@ -253,7 +256,7 @@ class PacketSender:
             self._sockets.popitem()[1].close()
 
     def _route(self, packet: bytes, source: IPv6Address, destination: IPv6Address, interface: str | None) -> None:
-        scope = socket.if_nametoindex(interface) if interface else 0
+        scope = interface_index(interface) if interface else 0
         key = source, interface
         if key not in self._sockets:
             self._sockets[key] = _raw_socket(source, interface, scope)

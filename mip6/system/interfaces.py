@@ -1,0 +1,42 @@
+"""Small questions about one network interface that need no netlink."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import socket
+import struct
+
+_SIOCETHTOOL, _ETHTOOL_GLINK = 0x8946, 0x0A
+
+
+def interface_index(name: str) -> int:
+    """Its number; OSError with ENODEV, which Python's own error lacks, when there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise OSError(errno.ENODEV, f"no interface {name}") from error
+
+
+def interface_name(index: int) -> str | None:
+    """Its name, None if it went away meanwhile."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return None
+
+
+def carrier(sock: socket.socket, name: str) -> bool | None:
+    """Whether the interface has carrier at this moment; None when it is missing or its driver cannot tell.
+
+    Asking makes the kernel send the notification that it would otherwise hold back for up to a second (linkwatch).
+    """
+    value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_GLINK, 0), 8)
+    try:
+        fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", name.encode(), ctypes.addressof(value)))
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.EOPNOTSUPP):
+            return None
+        raise
+    return bool(struct.unpack("=II", value.raw)[1])

@@ -1,0 +1,67 @@
+"""The log: one line per event, fields that cannot be mistaken for others, and never a key."""
+
+from __future__ import annotations
+
+import io
+import json
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from mip6.actions import Report
+from mip6.system.log import Log
+
+
+def lines(form: str, level: str, *reports: Report) -> list[str]:
+    stream = io.StringIO()
+    log = Log(level, form, stream)
+    for report in reports:
+        log.write(report.event, report.level, report.fields)
+    return stream.getvalue().splitlines()
+
+
+ACCEPTED = Report(
+    "binding_accepted",
+    fields={"home_address": IPv6Address("2001:db8::5"), "prefixes": (IPv6Network("2001:db8:f::/48"),), "lifetime": 600},
+)
+
+
+def test_text_line_names_time_level_event_and_fields() -> None:
+    (line,) = lines("text", "info", ACCEPTED)
+    when, rest = line.split(" ", 1)
+    assert when.endswith("Z") and len(when) == len("2026-01-01T12:00:00.123Z")
+    assert rest == 'info binding_accepted home_address=2001:db8::5 prefixes=["2001:db8:f::/48"] lifetime=600'
+
+
+def test_json_line_is_one_object() -> None:
+    (line,) = lines("json", "info", ACCEPTED)
+    found = json.loads(line)
+    assert found.pop("time").endswith("Z")
+    assert found == {
+        "level": "info",
+        "event": "binding_accepted",
+        "home_address": "2001:db8::5",
+        "prefixes": ["2001:db8:f::/48"],
+        "lifetime": 600,
+    }
+
+
+def test_a_value_cannot_forge_another_line_or_field() -> None:
+    (line,) = lines("text", "info", Report("refused", fields={"identifier": "a b=c\nd"}))
+    assert line.endswith('identifier="a b=c\\nd"')
+
+
+def test_only_levels_from_the_threshold_on_are_written() -> None:
+    found = lines("text", "warning", Report("quiet"), Report("loud", "warning"), Report("louder", "error"))
+    assert [line.split()[2] for line in found] == ["loud", "louder"]
+
+
+def test_key_material_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="field key must not be logged"):
+        lines("text", "error", Report("node", fields={"key": b"\x01"}))
+
+
+@pytest.mark.parametrize(("level", "form"), [("chatty", "text"), ("info", "xml")])
+def test_unknown_level_or_form_names_the_choices(level: str, form: str) -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        Log(level, form)
