@@ -1,0 +1,151 @@
+"""Binding update list: what the home agent holds of this node, as far as the node can know (RFC 6275 §11.1).
+
+Signalling may be lost, delayed, repeated or reordered, so between a Binding Update and its acknowledgement the home
+agent may hold the state before or after it. The list keeps both: what was acknowledged (`held`, `flows`) and every
+Binding Update since whose fate is open (`outstanding`). `possible_bindings` and `possible_flows` join them to the set
+of values the home agent may hold for each BID and FID; registration is finished when that set has one member, the
+wanted one. Everything else (loss of a link while an update is on its way, say) follows from this rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+from mip6.selectors import IPv6Selector
+
+PLAIN = 0  # the BID of a binding that is registered without BID option
+MAXIMUM_OUTSTANDING = 256  # older Binding Updates are forgotten: an answer so late would say nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One care-of address as a Binding Update states it."""
+
+    bid: int
+    care_of_address: IPv6Address
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBinding:
+    """One flow binding as a Flow Identification option states it (RFC 6089 §4.2)."""
+
+    fid: int
+    priority: int
+    selector: IPv6Selector
+    bids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one Binding Update says, apart from numbers and times.
+
+    `bindings` are added or changed, `deletes` are BIDs to end. `replaces`: all other bindings end (O=1, no BID option,
+    or a deregistration of everything, which has neither bindings nor deletes). `flows` are stated in full, `kept`
+    are FIDs of the Flow Summary; every other flow ends (RFC 6089 §5.2). `overwrite` is the O flag itself.
+    """
+
+    bindings: tuple[Binding, ...] = ()
+    deletes: tuple[int, ...] = ()
+    replaces: bool = False
+    overwrite: bool = False
+    mobile_router: bool = False
+    explicit_prefixes: bool = False
+    flows: tuple[FlowBinding, ...] = ()
+    kept: tuple[int, ...] = ()
+
+    @property
+    def deregisters(self) -> bool:
+        """Whether its lifetime is 0."""
+        return not self.bindings
+
+
+@dataclass(frozen=True, slots=True)
+class SentUpdate:
+    """One Binding Update that was sent. `timestamp` is its MESG-ID, `clock` counts the corrections made before."""
+
+    update: Update
+    sequence: int
+    timestamp: int | None
+    clock: int
+    time: float
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One acknowledged binding. `lifetime` in seconds as granted, the times on the engine's clock."""
+
+    binding: Binding
+    lifetime: int
+    expires: float
+    refresh: float
+
+
+@dataclass(slots=True)
+class BindingUpdateList:
+    """The list for one home agent. `sequence` is the last number used; every home registration counts it up."""
+
+    sequence: int
+    held: dict[int, Held] = field(default_factory=dict)
+    flows: dict[int, FlowBinding] = field(default_factory=dict)
+    outstanding: list[SentUpdate] = field(default_factory=list)
+
+    def sent(self, update: SentUpdate) -> None:
+        """Remember a Binding Update on its way."""
+        self.sequence = update.sequence
+        # a number may come again after a resynchronisation (status 135): its answer belongs to the new one
+        self.outstanding = [one for one in self.outstanding if one.sequence != update.sequence]
+        self.outstanding = [*self.outstanding, update][-MAXIMUM_OUTSTANDING:]
+
+    def find(self, sequence: int) -> SentUpdate | None:
+        """The Binding Update an acknowledgement with this number answers (RFC 6275 §11.7.3)."""
+        return next((one for one in self.outstanding if one.sequence == sequence), None)
+
+    def drop(self, sent: SentUpdate) -> None:
+        """A Binding Update was rejected: it changed nothing at the home agent (RFC 6275 §10.3.1)."""
+        self.outstanding = [one for one in self.outstanding if one is not sent]
+
+    def supersede(self, sent: SentUpdate) -> None:
+        """A Binding Update was accepted: those before it can no longer be, their numbers are too old (§9.5.1)."""
+        self.outstanding = self.outstanding[self.outstanding.index(sent) + 1 :]
+
+    def clear(self) -> None:
+        """The home agent holds nothing any more."""
+        self.held.clear()
+        self.flows.clear()
+
+    def expire(self, now: float) -> list[int]:
+        """Forget bindings whose lifetime is over, and updates that can have left none; the BIDs that ended."""
+        ended = [bid for bid, one in self.held.items() if one.expires <= now]
+        for bid in ended:
+            del self.held[bid]
+        if ended and not self.held:
+            self.flows.clear()  # flow bindings end with the last binding
+        self.outstanding = [one for one in self.outstanding if now < one.time + one.lifetime]
+        return ended
+
+    def possible_bindings(self) -> dict[int, set[Binding | None]]:
+        """For each BID the values the home agent may hold; None: no binding. BIDs not listed are not bound."""
+        possible: dict[int, set[Binding | None]] = {bid: {one.binding} for bid, one in self.held.items()}
+        for sent in self.outstanding:
+            named = {one.bid: one for one in sent.update.bindings}
+            for bid, binding in named.items():
+                possible.setdefault(bid, {None}).add(binding)
+            for bid, values in possible.items():
+                if bid not in named and (sent.update.replaces or bid in sent.update.deletes):
+                    values.add(None)
+        return possible
+
+    def possible_flows(self) -> dict[int, set[FlowBinding | None]]:
+        """The same for each FID."""
+        possible: dict[int, set[FlowBinding | None]] = {fid: {flow} for fid, flow in self.flows.items()}
+        for sent in self.outstanding:
+            named = {one.fid: one for one in sent.update.flows}
+            for fid, flow in named.items():
+                possible.setdefault(fid, {None}).add(flow)
+            for fid, values in possible.items():
+                if fid not in named and fid not in sent.update.kept:
+                    values.add(None)
+        return possible

@@ -1,0 +1,205 @@
+"""The mobile node as a pure engine: events in, actions out (RFC 6275 §11, RFC 3963 §5, RFC 5648 §5, RFC 6089 §5.2).
+
+How it thinks: an event changes what is observed (`movement`), what the home agent said (`acknowledgement`) or what is
+wanted; then `Registration.advance` sends what is due. Forwarding table and kernel state are functions of all that
+(`views`), so a lost link leaves the table in the same turn, before the home agent has heard of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import IPv6Address
+from random import Random
+from typing import Any
+
+from mip6 import events
+from mip6.actions import (
+    Action,
+    AnnounceNeighbour,
+    ForwardingChanged,
+    KernelChanged,
+    KernelState,
+    Report,
+    SendPacket,
+    ShutdownComplete,
+)
+from mip6.forwarding import ForwardingTable
+from mobilenode import views
+from mobilenode.bindingupdatelist import BindingUpdateList
+from mobilenode.movement import care_of_addresses, home_link
+from mobilenode.reception import Reception
+from mobilenode.registration import Goal, Registration
+from mobilenode.settings import MobileNodeSettings
+
+PATH_MTU_LIFETIME = 600.0  # seconds until a learned path MTU is forgotten (RFC 8201 §4)
+GOODBYE_TIME = 3.0  # seconds that a deregistration may take at shutdown
+GOODBYE_TRIES = 2
+CLOCK_JUMP = 1.0  # seconds
+
+
+class MobileNode:
+    """The engine of a mobile node or mobile router with one home agent."""
+
+    def __init__(self, settings: MobileNodeSettings, random: Random) -> None:
+        self.settings = settings
+        self._registration = Registration(
+            settings,
+            random,
+            BindingUpdateList(random.randrange(65536)),  # a random number to start with (RFC 6275 §11.7.1)
+            timestamps=settings.association is not None and settings.replay == "timestamp",
+            mobile_router=settings.mobile_router,
+            explicit=settings.prefix_mode == "explicit",
+        )
+        self._counts: Counter[str] = Counter()
+        self._reception = Reception(settings, self._registration, self._counts)
+        self._links: tuple[events.LinkState, ...] = ()
+        self._path_mtus: dict[IPv6Address, tuple[int, float]] = {}
+        self._goodbye: float | None = None  # when shutting down ends at the latest
+        self._gone = False
+        self._announced = False  # at home: the neighbours were told
+        self._table = self._new_table(None)
+        self._kernel = self._new_kernel()
+
+    # --- the engine's interface --------------------
+
+    def handle(self, event: events.Event, now: float) -> list[Action]:
+        """Take in one event; what is to be done, in order."""
+        if self._gone:
+            return []
+        actions: list[Action] = []
+        match event:
+            case events.PacketReceived():
+                actions += self._reception.receive(event, now)
+            case events.LinksObserved(links):
+                actions += self._observe(links)
+            case events.WallClockSet(offset):
+                self._set_clock(offset)
+            case events.PathMtuChanged(local, remote, mtu):
+                actions += self._path_mtu(local, remote, mtu, now)
+            case events.OperatorRequest(command):
+                raise ValueError(f"a mobile node knows no command {command!r}")
+            case events.ShuttingDown() if self._goodbye is None:
+                actions += self._shut_down(now)
+            case _:
+                pass  # TimerExpired: the clock alone; a mobile node asks for no duplicate address detection
+        self._path_mtus = {local: one for local, one in self._path_mtus.items() if now < one[1]}
+        sent = self._registration.advance(now)
+        actions += sent
+        self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
+        actions += self._farewell(now)
+        actions += self._announce()
+        return [*self._changes(), *actions]
+
+    def next_deadline(self) -> tuple[float, str] | None:
+        """When `TimerExpired` is due, and what for."""
+        if self._gone:
+            return None
+        found = [(when, "learned path MTU") for _, when in self._path_mtus.values()]
+        registration = self._registration.deadline()
+        if registration is not None:
+            found.append(registration)
+        if self._goodbye is not None:
+            found.append((self._goodbye, "shutdown"))
+        return min(found, default=None)
+
+    def forwarding_table(self) -> ForwardingTable:
+        """The whole desired state of the data plane; parts that did not change are the same objects."""
+        return self._table
+
+    def kernel_state(self) -> KernelState:
+        """The whole desired state of addresses, routes and rules."""
+        return self._kernel
+
+    def status(self, now: float) -> dict[str, Any]:
+        """What `mip6 status` shows, counters of the data plane aside."""
+        return views.status(self.settings, self._registration, self._table, dict(self._counts), now)
+
+    # --- events --------------------
+
+    def _observe(self, links: tuple[events.LinkState, ...]) -> list[Action]:
+        """RFC 6275 §11.5: a snapshot of the links. Whatever changed is registered at once, also after a refusal."""
+        state = self._registration
+        self._links = links
+        home = home_link(links, self.settings)
+        care_of = care_of_addresses(links, self.settings, state.care_of)
+        actions: list[Action] = []
+        before = {one.bid: one for one in state.care_of}
+        after = {one.bid: one for one in care_of}
+        for bid, one in before.items():
+            if bid not in after or after[bid].address != one.address:
+                fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
+                actions.append(Report("care-of address lost", fields=fields))
+        for bid, one in after.items():
+            if bid not in before or before[bid].address != one.address:
+                fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
+                actions.append(Report("care-of address found", fields=fields))
+        if actions:
+            state.hold = None
+        if (home is None) != (state.home is None):
+            actions.append(Report("home link found" if home else "home link left"))
+            state.hold, state.cleared, self._announced = None, False, False
+        state.care_of, state.home = care_of, home
+        if self._goodbye is None:
+            state.goal = Goal.NOTHING if home is not None else Goal.REGISTERED
+        return actions
+
+    def _set_clock(self, offset: float) -> None:
+        """The time of day. A jump makes what the home agent said of the clock before (status 144) worthless."""
+        if abs(offset - self._registration.wall_offset) > CLOCK_JUMP:
+            self._registration.correction = 0.0
+        self._registration.wall_offset = offset
+
+    def _path_mtu(self, local: IPv6Address, remote: IPv6Address, mtu: int, now: float) -> list[Action]:
+        """RFC 8201 §4: only ever lower, until it is forgotten."""
+        if remote != self.settings.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
+            return []
+        self._path_mtus[local] = mtu, now + PATH_MTU_LIFETIME
+        return [Report("path MTU", fields={"care_of_address": str(local), "mtu": mtu})]
+
+    def _shut_down(self, now: float) -> list[Action]:
+        """Deregister everything (RFC 6275 §11.7.1); not if the home agent was never told anything."""
+        state = self._registration
+        self._goodbye = now + GOODBYE_TIME
+        state.goal, state.hold, state.tries = Goal.NOTHING, None, 0
+        if state.home is None and not state.update_list.held and not state.update_list.outstanding:
+            state.cleared = True
+        return [Report("shutting down")]
+
+    def _farewell(self, now: float) -> list[Action]:
+        if self._goodbye is None:
+            return []
+        state = self._registration
+        tried_enough = state.tries >= GOODBYE_TRIES - 1 and state.due is not None and now >= state.retransmit
+        unsendable = state.home is None and not state.care_of
+        if state.work(now) is None or now >= self._goodbye or unsendable or tried_enough:
+            self._gone = True
+            return [ShutdownComplete()]
+        return []
+
+    def _announce(self) -> list[Action]:
+        """RFC 6275 §11.5.5: back home, once the home agent no longer defends the home address."""
+        state = self._registration
+        if state.home is None or not state.cleared or self._announced or self._goodbye is not None:
+            return []
+        self._announced = True
+        return [AnnounceNeighbour(self.settings.home_address, state.home.name, self.settings.mobile_router)]
+
+    # --- what follows from it --------------------
+
+    def _changes(self) -> list[Action]:
+        table, kernel = self._new_table(self._table), self._new_kernel()
+        changes: list[Action] = []
+        if kernel != self._kernel:
+            self._kernel = kernel
+            changes.append(KernelChanged())
+        if table != self._table:
+            self._table = table
+            changes.append(ForwardingChanged())
+        return changes
+
+    def _new_table(self, old: ForwardingTable | None) -> ForwardingTable:
+        mtus = {local: mtu for local, (mtu, _) in self._path_mtus.items()}
+        return views.forwarding_table(self.settings, self._registration, mtus, old)
+
+    def _new_kernel(self) -> KernelState:
+        return views.kernel_state(self.settings, self._registration)

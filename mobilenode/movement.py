@@ -1,0 +1,167 @@
+"""Movement: which care-of addresses the observed links offer, and whether one of them is the home link.
+
+Pure functions of a whole snapshot (`events.LinksObserved`) and of the choice made for the snapshot before, so that an
+address keeps its BID and its routing table while it stays. The kernel does address autoconfiguration; nothing here
+asks for addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from mip6.events import AddressState, LinkState
+from mobilenode.settings import LinkSettings, MobileNodeSettings
+
+BID_STEP = 100  # between the BIDs of one link's prefixes
+MAXIMUM_BID = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class CareOfAddress:
+    """One care-of address: its BID, the link and router it is reached by, the routing table of its packets.
+
+    `position` counts the prefixes of one link from 0. `mtu` is that of the path as far as it is known, in octets;
+    `on_link` the prefix the address came from.
+    """
+
+    bid: int
+    address: IPv6Address
+    link: str
+    position: int
+    priority: int
+    table: int
+    router: IPv6Address
+    on_link: IPv6Network
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class HomeLink:
+    """The access link that turned out to be the home link."""
+
+    name: str
+    router: IPv6Address | None
+
+
+def home_link(links: Iterable[LinkState], settings: MobileNodeSettings) -> HomeLink | None:
+    """The link that carries an address of the home prefix, None away from home (RFC 6275 §11.5.5).
+
+    The home address itself proves nothing: the agent puts it there. No router is needed, the home agent is a neighbour.
+    """
+    configured = {link.name for link in settings.links}
+    for link in links:
+        if link.up and link.name in configured:
+            for address in link.addresses:
+                if address.address != settings.home_address and _valid(address) and _at_home(address, settings):
+                    return HomeLink(link.name, _router(link))
+    return None
+
+
+def care_of_addresses(
+    links: Iterable[LinkState], settings: MobileNodeSettings, previous: tuple[CareOfAddress, ...]
+) -> tuple[CareOfAddress, ...]:
+    """The care-of addresses to register, in the order of the configured links.
+
+    A link needs carrier and a default router: without a router nothing sent from its address gets anywhere
+    (RFC 6275 §11.5.3 wants the care-of address from a prefix of the present router).
+    """
+    observed = {link.name: link for link in links}
+    taken = {link.bid for link in settings.links}
+    found: list[CareOfAddress] = []
+    for index, wanted in enumerate(settings.links):
+        link = observed.get(wanted.name)
+        if link is None or not link.up:
+            continue
+        router = _router(link)
+        if router is None:
+            continue
+        before = {one.position: one for one in previous if one.link == wanted.name}
+        for position, address in _positions(_candidates(link, settings, before.values()), before).items():
+            bid = wanted.bid + BID_STEP * position
+            if bid > MAXIMUM_BID or (position and bid in taken):
+                continue  # the BID belongs to another link: that prefix is left unused
+            taken.add(bid)
+            found.append(
+                CareOfAddress(
+                    bid=bid,
+                    address=address.address,
+                    link=link.name,
+                    position=position,
+                    priority=wanted.priority,
+                    table=settings.table_base + index + position * len(settings.links),
+                    router=router,
+                    on_link=_prefix(address),
+                    mtu=_mtu(link, wanted),
+                )
+            )
+    return tuple(found)
+
+
+def _candidates(link: LinkState, settings: MobileNodeSettings, before: Iterable[CareOfAddress]) -> list[AddressState]:
+    """At most one address per prefix, all of the best class the link has.
+
+    The classes: preferred, preferred temporary, deprecated, deprecated temporary. A deprecated address serves only
+    where the link has nothing better (RFC 4862 §5.5.4), a temporary one changes too often to be a good care-of address.
+    """
+    held = {one.address for one in before}
+    usable = [one for one in link.addresses if _valid(one) and _global(one, settings)]
+    best = min((_rank(one) for one in usable), default=None)
+    by_prefix: dict[IPv6Network, AddressState] = {}
+    for one in sorted(usable, key=lambda one: (one.address not in held, one.address)):
+        if _rank(one) == best:
+            by_prefix.setdefault(_prefix(one), one)
+    return sorted(by_prefix.values(), key=lambda one: one.address)
+
+
+def _positions(addresses: list[AddressState], before: dict[int, CareOfAddress]) -> dict[int, AddressState]:
+    """Each address at its position: the one it had, else the one its prefix had, else the lowest free one."""
+    by_address = {one.address: position for position, one in before.items()}
+    by_prefix = {one.on_link: position for position, one in before.items()}
+    result = {by_address[one.address]: one for one in addresses if one.address in by_address}
+    rest = [one for one in addresses if one.address not in by_address]
+    for one in list(rest):
+        position = by_prefix.get(_prefix(one))
+        if position is not None and position not in result:
+            result[position] = one
+            rest.remove(one)
+    for one in rest:
+        result[next(n for n in range(len(addresses)) if n not in result)] = one
+    return dict(sorted(result.items()))
+
+
+def _valid(one: AddressState) -> bool:
+    return not (one.tentative or one.dad_failed or (one.valid_lifetime is not None and one.valid_lifetime <= 0))
+
+
+def _global(one: AddressState, settings: MobileNodeSettings) -> bool:
+    """Whether an address can be a care-of address: unicast routable and none of the mobile node's inner addresses."""
+    address = one.address
+    if address.is_link_local or address.is_multicast or address.is_loopback or address.is_unspecified:
+        return False
+    if address == settings.home_address or _at_home(one, settings):
+        return False
+    return not any(address in prefix for prefix in settings.prefixes)
+
+
+def _at_home(one: AddressState, settings: MobileNodeSettings) -> bool:
+    return settings.home_prefix is not None and one.address in settings.home_prefix
+
+
+def _rank(one: AddressState) -> tuple[bool, bool]:
+    return one.deprecated, one.temporary
+
+
+def _prefix(one: AddressState) -> IPv6Network:
+    return IPv6Network((int(one.address), one.prefix_length), strict=False)
+
+
+def _router(link: LinkState) -> IPv6Address | None:
+    """The default router of highest preference (RFC 4191 §3.1), the first one observed among equals."""
+    best = max(link.routers, key=lambda router: router.preference, default=None)
+    return None if best is None else best.address
+
+
+def _mtu(link: LinkState, wanted: LinkSettings) -> int:
+    return min(link.mtu, wanted.mtu) if wanted.mtu is not None else link.mtu

@@ -1,0 +1,222 @@
+"""Received signalling: the ladder of RFC 6275 §9.2, then what the home agent has to say to a mobile node.
+
+Binding Acknowledgements go to `acknowledgement`. Binding Error, Binding Refresh Request and Binding Revocation are
+here. The first two are not authenticated, so all they can cause is one more registration, at a limited rate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import IPv6Address
+
+from mip6.actions import Action, Report, SendPacket
+from mip6.auth import verify
+from mip6.events import PacketReceived
+from mip6.headers import SignallingPacket, build_packet, parameter_problem, parse_packet
+from mip6.messages import (
+    BadHeader,
+    BindingAcknowledgement,
+    BindingError,
+    BindingRefreshRequest,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
+    Message,
+    UnknownType,
+    decode_message,
+)
+from mip6.numbers import (
+    ErrorStatus,
+    Protocol,
+    RevocationFlag,
+    RevocationStatus,
+    RevocationTrigger,
+)
+from mip6.options import Authentication, BindingIdentifier, IPv4HomeAddress, MalformedOption
+from mip6.ratelimit import RateLimit
+from mip6.wire import FormError
+from mobilenode.acknowledgement import acknowledge
+from mobilenode.bindingupdatelist import Held
+from mobilenode.registration import SLOW_RETRY, Registration
+from mobilenode.settings import MobileNodeSettings
+from mobilenode.updates import identification, seal
+
+ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
+UNAUTHENTICATED_INTERVAL = 5.0  # seconds between registrations that an unauthenticated message asked for
+FIRST_GLOBAL_TRIGGER = 128  # revocation triggers from here on go with G=1 (RFC 5846 §5.1)
+
+
+class Reception:
+    """Takes packets apart and applies them to the registration; `counts` gets one count per packet, by name."""
+
+    def __init__(self, settings: MobileNodeSettings, state: Registration, counts: Counter[str]) -> None:
+        self._settings = settings
+        self._state = state
+        self._counts = counts
+        self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
+        self._requests = RateLimit(1 / UNAUTHENTICATED_INTERVAL, 1)
+        self._last_revocation: tuple[int, RevocationStatus] | None = None
+
+    def receive(self, event: PacketReceived, now: float) -> list[Action]:
+        """RFC 6275 §9.2 in its order: checksum, type, Payload Proto, Header Len, options."""
+        try:
+            packet = parse_packet(event.packet)
+        except FormError:
+            return self._count("form_error")
+        if not self._is_for_us(packet):
+            return self._count("not_for_us")
+        if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
+            return self._count("source_not_unicast")
+        if packet.protocol != Protocol.MOBILITY:
+            if packet.home_address is None or packet.protocol in (Protocol.ESP, Protocol.AH, Protocol.FRAGMENT):
+                return self._count("ignored")
+            # RFC 6275 §9.3.1: nobody has a binding here, this node is no correspondent node
+            return self._binding_error(packet, ErrorStatus.UNKNOWN_BINDING, now)
+        if not packet.checksum_is_right():
+            return self._count("bad_checksum")
+        try:
+            message = decode_message(packet.payload)
+        except UnknownType:
+            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+        except BadHeader as error:
+            return self._parameter_problem(packet, packet.offset + error.offset, now)
+        except FormError:
+            return self._count("form_error")
+        for option in message.options:
+            if isinstance(option, MalformedOption):
+                return self._parameter_problem(packet, packet.offset + option.offset, now)
+        return self._dispatch(packet, message, now)
+
+    def _is_for_us(self, packet: SignallingPacket) -> bool:
+        """To a care-of address, or to the home address; a routing header may only hold the home address (§11.3.3)."""
+        home = self._settings.home_address
+        own: set[IPv6Address] = {home, *(one.address for one in self._state.care_of)}
+        return packet.destination in own and packet.routing_address in (None, home)
+
+    def _dispatch(self, packet: SignallingPacket, message: Message, now: float) -> list[Action]:
+        known = (BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingRevocationIndication)
+        if not isinstance(message, known):
+            return self._count("ignored")
+        if packet.sender() != self._settings.home_agent:
+            return self._count("not_from_home_agent")
+        match message:
+            case BindingError():
+                return self._binding_error_received(message, now)
+            case BindingRefreshRequest():
+                return self._refresh_requested(now)
+        if packet.receiver() != self._settings.home_address:
+            return self._count(
+                "not_for_us"
+            )  # RFC 6275 §9.5.4: both come by type 2 routing header, or to the home address
+        if not self._authentic(packet, message):
+            return self._count("not_authentic")
+        if isinstance(message, BindingAcknowledgement):
+            actions = acknowledge(self._state, message, now)
+            if actions is None:
+                return self._count("unexpected_acknowledgement")
+            self._count(f"acknowledgement_{int(message.status)}")
+            return actions
+        assert isinstance(message, BindingRevocationIndication)
+        return self._revoked(packet, message, now)
+
+    def _authentic(self, packet: SignallingPacket, message: Message) -> bool:
+        """RFC 4285 §5.1: one MN-HA option, the last one, of our association and right; else silence."""
+        association = self._settings.association
+        if association is None:
+            return True
+        options: list[Authentication] = message.find_all(Authentication)
+        if len(options) != 1 or message.options[-1] is not options[0] or options[0].spi != association.spi:
+            return False
+        return verify(packet.payload, message, association, packet.destination, self._settings.home_address)
+
+    # --- what the home agent asks for --------------------
+
+    def _binding_error_received(self, message: BindingError, now: float) -> list[Action]:
+        """Status 1: the home agent has no binding, so register (RFC 6275 §11.3.6). Status 2 answers nothing we send."""
+        self._count(f"binding_error_{int(message.status)}")
+        if message.status != ErrorStatus.UNKNOWN_BINDING or message.home_address != self._settings.home_address:
+            return []
+        if not self._requests.allow(now):
+            return []
+        self._state.overwrite = True
+        return [Report("binding error: registering again", "warning")]
+
+    def _refresh_requested(self, now: float) -> list[Action]:
+        """RFC 6275 §11.7.4: only when there is something to refresh."""
+        self._count("binding_refresh_request")
+        held = self._state.update_list.held
+        if not held or not self._requests.allow(now):
+            return []
+        for bid, one in held.items():
+            held[bid] = Held(one.binding, one.lifetime, one.expires, min(one.refresh, now))
+        return []
+
+    def _revoked(self, packet: SignallingPacket, message: BindingRevocationIndication, now: float) -> list[Action]:
+        """RFC 5846 §10: answer, and drop the bindings that were named, or all.
+
+        An administrative revocation is obeyed for a while before the mobile node asks again; after any other the
+        bindings are registered anew at once, for the home agent only lost or doubts its state.
+        """
+        self._count("revocation_indication")
+        status, bids = self._judge_revocation(message)
+        if self._last_revocation is not None and self._last_revocation[0] == message.sequence and not bids:
+            status = self._last_revocation[1]  # a repetition: the answer was lost
+        self._last_revocation = (message.sequence, status)
+        actions: list[Action] = []
+        for bid in bids:
+            held = self._state.update_list.held.pop(bid)
+            if message.trigger == RevocationTrigger.ADMINISTRATIVE:
+                self._state.refuse_bid(held.binding, RevocationStatus.SUCCESS, now)
+        if bids:
+            fields = {"bids": bids, "trigger": int(message.trigger)}
+            if message.trigger == RevocationTrigger.ADMINISTRATIVE:
+                fields["retry_after"] = SLOW_RETRY
+            actions.append(Report("binding revoked", "warning", fields))
+        answer = BindingRevocationAcknowledgement(
+            status, message.sequence, message.flags, identification(self._settings)
+        )
+        source, home = packet.destination, self._settings.home_address
+        link = next((one.link for one in self._state.care_of if one.address == source), None)
+        data = seal(self._settings, answer, source, None if source == home else home)
+        return [*actions, SendPacket(data, link)]
+
+    def _judge_revocation(self, message: BindingRevocationIndication) -> tuple[RevocationStatus, list[int]]:
+        flags, held = message.flags, self._state.update_list.held
+        if flags & RevocationFlag.PROXY:
+            return RevocationStatus.PROXY_NOT_SUPPORTED, []
+        if flags & RevocationFlag.IPV4:  # no IPv4 home address is ever registered
+            without = message.find(IPv4HomeAddress) is None
+            missing, wrong = RevocationStatus.IPV4_OPTION_REQUIRED, RevocationStatus.BINDING_DOES_NOT_EXIST
+            return (missing if without else wrong), []
+        if flags & RevocationFlag.GLOBAL or message.trigger >= FIRST_GLOBAL_TRIGGER:
+            return RevocationStatus.FUNCTION_NOT_SUPPORTED, []
+        if message.trigger not in set(RevocationTrigger):
+            return RevocationStatus.TRIGGER_NOT_SUPPORTED, []
+        named = [one.bid for one in message.find_all(BindingIdentifier)]
+        bids = [bid for bid in named or list(held) if bid in held]
+        if not bids:
+            return RevocationStatus.BINDING_DOES_NOT_EXIST, []
+        return (RevocationStatus.PARTIAL_SUCCESS if set(named) - set(bids) else RevocationStatus.SUCCESS), bids
+
+    # --- errors --------------------
+
+    def _binding_error(self, packet: SignallingPacket, status: ErrorStatus, now: float) -> list[Action]:
+        """RFC 6275 §9.3.3: to the source on the wire, with the home address of the option."""
+        self._count("unknown_message" if status == ErrorStatus.UNRECOGNIZED_MESSAGE else "unknown_binding")
+        if not self._errors.allow(now):
+            return []
+        error = BindingError(status, packet.home_address or IPv6Address(0))
+        return [SendPacket(build_packet(packet.destination, packet.source, error), self._link(packet.destination))]
+
+    def _parameter_problem(self, packet: SignallingPacket, pointer: int, now: float) -> list[Action]:
+        self._count("parameter_problem")
+        if not self._errors.allow(now):
+            return []
+        problem = parameter_problem(packet.packet, packet.destination, pointer)
+        return [SendPacket(problem, self._link(packet.destination))]
+
+    def _link(self, source: IPv6Address) -> str | None:
+        return next((one.link for one in self._state.care_of if one.address == source), None)
+
+    def _count(self, name: str) -> list[Action]:
+        self._counts[name] += 1
+        return []

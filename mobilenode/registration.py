@@ -1,0 +1,321 @@
+"""Registration: what the next Binding Update says, and when it is sent (RFC 6275 §11.7, §11.8; RFC 5648 §5).
+
+Every moment the wanted state (care-of addresses, flows, or nothing at all) is compared with what the home agent may
+hold according to the binding update list; `_work` is the Binding Update that removes the first difference, None when
+there is none. So nothing has to remember why an update is needed, and the newest state always wins.
+
+A bulk Binding Update is the whole state, with O=1: it replaces all bindings in one message, so a lost care-of address
+ends at the home agent in the very message that moves its flows, and bindings of a former run or of a lost
+acknowledgement cannot survive. RFC 5648 §5.9 asks for O=1 only after a start; §4.2 allows it always.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from random import Random
+
+from mip6.actions import Action, Report, SendPacket
+from mip6.auth import ntp_timestamp
+from mip6.numbers import FlowStatus
+from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
+from mobilenode.movement import CareOfAddress, HomeLink
+from mobilenode.policy import resolve
+from mobilenode.settings import MobileNodeSettings
+from mobilenode.updates import binding_update, fit_flows
+
+INITIAL_BINDACK_TIMEOUT = 1.0  # seconds, RFC 6275 §12
+FIRST_REGISTRATION_TIMEOUT = 1.5  # seconds, InitialBindackTimeoutFirstReg, RFC 6275 §13
+MAX_BINDACK_TIMEOUT = 32.0  # seconds, RFC 6275 §12
+MAX_UPDATE_RATE = 3  # Binding Updates per second, RFC 6275 §12
+REFRESH = (0.5, 0.75)  # share of the granted lifetime after which it is refreshed
+SLOW_RETRY = 30.0  # seconds until a refused registration is tried again, doubled up to ...
+SLOWEST_RETRY = 600.0
+HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # the same flow would be refused again
+
+
+class Mode(Enum):
+    """How care-of addresses are registered; the home agent's statuses lower it (RFC 5648 §5)."""
+
+    BULK = auto()  # all in one Binding Update
+    INDIVIDUAL = auto()  # one BID per Binding Update (status 168)
+    PLAIN = auto()  # one care-of address without BID (status 166, or no BID option in the answer)
+
+
+class Goal(Enum):
+    """What the home agent is to hold in the end."""
+
+    REGISTERED = auto()
+    NOTHING = auto()  # at home, or shutting down
+
+
+@dataclass(slots=True)
+class RefusedBinding:
+    """A BID that the home agent refused or revoked, for this care-of address; tried again at `retry`."""
+
+    binding: Binding
+    status: int
+    retry: float
+
+
+@dataclass(slots=True)
+class Registration:
+    """The state of registration with the home agent. `acknowledgement.py` changes it by what the home agent says."""
+
+    settings: MobileNodeSettings
+    random: Random
+    update_list: BindingUpdateList
+    timestamps: bool
+    mobile_router: bool
+    explicit: bool
+    care_of: tuple[CareOfAddress, ...] = ()
+    home: HomeLink | None = None
+    goal: Goal = Goal.REGISTERED
+    mode: Mode = Mode.BULK
+    overwrite: bool = True  # the home agent may hold bindings this list knows nothing of
+    purge: bool = False  # everything has to be deregistered before it is registered anew (status 139)
+    cleared: bool = False  # the home agent said that it holds nothing
+    stopped: int | None = None  # the status after which no Binding Update is sent any more
+    hold: float | None = None  # after a refusal: no Binding Update before then
+    refusals: int = 0
+    refused: dict[int, RefusedBinding] = field(default_factory=dict)
+    refused_flows: dict[int, tuple[FlowBinding, int | None]] = field(default_factory=dict)
+    wall_offset: float = 0.0
+    correction: float = 0.0  # the home agent's clock less this one, in seconds (status 144)
+    clock: int = 0
+    last_timestamp: int = 0
+    in_flight: SentUpdate | None = None
+    interval: float = INITIAL_BINDACK_TIMEOUT
+    retransmit: float = 0.0
+    tries: int = 0
+    due: float | None = None
+    send_times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_UPDATE_RATE))
+
+    # --- what is wanted --------------------
+
+    def active(self) -> tuple[CareOfAddress, ...]:
+        """The care-of addresses that are registered or being registered, best first, with the BID of their binding."""
+        best = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
+        if self.mode is Mode.PLAIN:
+            best = [replace(one, bid=PLAIN) for one in best[:1]]
+        return tuple(one for one in best if not self._is_refused(one))
+
+    def binding(self, one: CareOfAddress) -> Binding:
+        """What a Binding Update says of a care-of address."""
+        return Binding(one.bid, one.address, one.priority)
+
+    def registered(self, one: CareOfAddress) -> bool:
+        """Whether the home agent acknowledged this binding and its lifetime has not ended."""
+        held = self.update_list.held.get(one.bid)
+        return held is not None and held.binding == self.binding(one)
+
+    def _is_refused(self, one: CareOfAddress) -> bool:
+        refused = self.refused.get(one.bid)
+        return refused is not None and refused.binding == self.binding(one)
+
+    def _wanted_flows(self) -> tuple[FlowBinding, ...]:
+        """Flows that are to be registered now, by FID-PRI. Flow bindings need BIDs (RFC 6089 §5.2)."""
+        if self.mode is Mode.PLAIN:
+            return ()
+        flows = (one.binding() for one in resolve(self.settings.flows, self.active()) if one.bids)
+        return tuple(flow for flow in flows if self.refused_flows.get(flow.fid, (None,))[0] != flow)
+
+    def _resting_flows(self) -> set[int]:
+        """FIDs whose links are all gone: the home agent keeps them, inactive, as it knows them (RFC 6089 §5.3)."""
+        if self.mode is Mode.PLAIN:
+            return set()
+        return {
+            one.settings.fid
+            for one in resolve(self.settings.flows, self.active())
+            if not one.bids and not one.settings.drop
+        }
+
+    # --- the next Binding Update --------------------
+
+    def work(self, now: float) -> Update | None:
+        """The Binding Update that is needed now, or None when the home agent holds what it is to hold."""
+        if self.stopped is not None:
+            return None
+        bindings = self.update_list.possible_bindings()
+        if self.goal is Goal.NOTHING or self.purge:
+            if self.cleared and all(values == {None} for values in bindings.values()):
+                return None
+            return Update(replaces=True, mobile_router=self.mobile_router)
+        wanted = {one.bid: self.binding(one) for one in self.active()}
+        if not wanted:
+            return None
+        wrong = [bid for bid, one in wanted.items() if bindings.get(bid, {None}) != {one}]
+        surplus = [bid for bid, values in bindings.items() if bid not in wanted and values != {None}]
+        stale = [bid for bid in wanted if bid not in wrong and self.update_list.held[bid].refresh <= now]
+        if self.mode is Mode.INDIVIDUAL:
+            return self._individual(wanted, [*wrong, *stale], surplus)
+        base = self._base(tuple(wanted.values()), replaces=True)
+        full = self._with_flows(base, wanted)
+        if self.overwrite or wrong or surplus or stale or self._flows_differ(full):
+            return full
+        return None
+
+    def _individual(self, wanted: dict[int, Binding], wrong: list[int], surplus: list[int]) -> Update | None:
+        """One BID at a time (RFC 5648 §5.2); the one in flight first, so that it is not overtaken by its successor."""
+        if self.overwrite:
+            first = next(iter(wanted.values()))
+            return self._with_flows(self._base((first,), replaces=True), {first.bid: first})
+        updates = [self._base((wanted[bid],), replaces=False) for bid in wrong]
+        updates += [Update(deletes=(bid,), mobile_router=self.mobile_router) for bid in surplus]
+        bound = {bid: one for bid, one in wanted.items() if bid in self.update_list.held}
+        for update in updates:
+            if self.in_flight is not None and _same_bindings(self.in_flight.update, update):
+                return self._with_flows(update, bound | {one.bid: one for one in update.bindings})
+        if updates:
+            return self._with_flows(updates[0], bound | {one.bid: one for one in updates[0].bindings})
+        any_one = next(iter(wanted.values()))
+        full = self._with_flows(self._base((any_one,), replaces=False), bound)
+        return full if self._flows_differ(full) else None
+
+    def _base(self, bindings: tuple[Binding, ...], *, replaces: bool) -> Update:
+        return Update(
+            bindings=bindings,
+            replaces=replaces,
+            overwrite=replaces and self.mode is not Mode.PLAIN,
+            mobile_router=self.mobile_router,
+            explicit_prefixes=self.mobile_router and self.explicit,
+        )
+
+    def _with_flows(self, base: Update, bound: dict[int, Binding]) -> Update:
+        """`base` with every flow that is to be kept; flows may only name BIDs that are `bound` (RFC 6089 §5.2)."""
+        if self.mode is Mode.PLAIN:
+            return base
+        possible = self.update_list.possible_flows()
+        wanted = self._wanted_flows()
+        as_wanted = tuple(flow.fid for flow in wanted if possible.get(flow.fid) == {flow})
+        changed = [flow for flow in wanted if flow.fid not in as_wanted]
+        full = tuple(flow for flow in changed if set(flow.bids) <= bound.keys())
+        later = {flow.fid for flow in changed if flow not in full}
+        resting = sorted(fid for fid in self._resting_flows() | later if fid in self.update_list.flows)
+        return fit_flows(self.settings, base, full, self.update_list.flows, (*as_wanted, *resting))
+
+    def _flows_differ(self, update: Update) -> bool:
+        """Whether this update would change a flow: state one in full, or end one by leaving it out."""
+        if update.flows:
+            return True
+        named = set(update.kept)
+        return any(fid not in named and values != {None} for fid, values in self.update_list.possible_flows().items())
+
+    # --- sending --------------------
+
+    def advance(self, now: float) -> list[Action]:
+        """Expire what is over, then send what is due. Sets `due`, when to look again for the sake of a packet."""
+        actions: list[Action] = [
+            Report("binding expired", "warning", {"bid": bid}) for bid in self.update_list.expire(now)
+        ]
+        self.refused = {bid: one for bid, one in self.refused.items() if now < one.retry}
+        if self.hold is not None and self.hold <= now:
+            self.hold = None
+        self.due = None
+        update = self.work(now)
+        if update is None:
+            self.in_flight = None
+            return actions
+        if self.hold is not None:
+            return actions
+        source = self._source(0)
+        if source is None:
+            self.in_flight = None  # nothing can be sent; when a link comes back the first try goes out at once
+            return actions
+        again = self.in_flight is not None and self.in_flight.update == update
+        if again and now < self.retransmit:
+            self.due = self.retransmit
+            return actions
+        if len(self.send_times) == MAX_UPDATE_RATE and now < self.send_times[0] + 1.0:
+            self.due = self.send_times[0] + 1.0
+            return actions
+        if again:
+            self.interval = min(self.interval * 2, MAX_BINDACK_TIMEOUT)
+            self.tries += 1
+            if self.interval == MAX_BINDACK_TIMEOUT and self.tries < 6:
+                actions.append(Report("home agent does not answer", "warning", {"tries": self.tries}))
+        else:
+            self.interval = INITIAL_BINDACK_TIMEOUT if self.update_list.held else FIRST_REGISTRATION_TIMEOUT
+            self.tries = 0
+        actions.append(self._send(update, now))
+        self.retransmit = self.due = now + self.interval
+        return actions
+
+    def deadline(self) -> tuple[float, str] | None:
+        """When `advance` has to be called again, and why."""
+        times: list[tuple[float, str]] = []
+        if self.due is not None:
+            times.append((self.due, "binding update"))
+        if self.stopped is None:
+            if self.hold is not None:
+                times.append((self.hold, "retry after refusal"))
+            times += [(one.retry, "retry of a BID") for one in self.refused.values()]
+            if self.goal is Goal.REGISTERED and self.due is None and self.hold is None and self.active():
+                times += [(one.refresh, "refresh") for one in self.update_list.held.values()]
+        times += [(one.expires, "binding expires") for one in self.update_list.held.values()]
+        return min(times, default=None)
+
+    def _source(self, tries: int) -> CareOfAddress | HomeLink | None:
+        """Where the Binding Update leaves: the best link, another one at each retransmission; at home the home link."""
+        if self.home is not None:
+            return self.home
+        links = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
+        return links[tries % len(links)] if links else None
+
+    def _send(self, update: Update, now: float) -> SendPacket:
+        source = self._source(self.tries)
+        assert source is not None
+        if any(one.refresh <= now for one in self.update_list.held.values()):
+            # a refresh is the time to ask again for a flow that the home agent had no room for or did not allow
+            self.refused_flows = {fid: one for fid, one in self.refused_flows.items() if one[1] in HOPELESS}
+        address = source.address if isinstance(source, CareOfAddress) else self.settings.home_address
+        link = source.link if isinstance(source, CareOfAddress) else source.name
+        sent = SentUpdate(
+            update, (self.update_list.sequence + 1) % 65536, self._timestamp(now), self.clock, now, self._lifetime()
+        )
+        self.update_list.sent(sent)
+        self.in_flight = sent
+        self.cleared = False
+        self.send_times.append(now)
+        return SendPacket(binding_update(self.settings, sent, address), link)
+
+    def _lifetime(self) -> int:
+        return max(4, self.settings.lifetime // 4 * 4)  # in units of 4 seconds on the wire
+
+    def wall(self, now: float) -> float:
+        """The time of day as the home agent would have it."""
+        return now + self.wall_offset + self.correction
+
+    def _timestamp(self, now: float) -> int | None:
+        """MESG-ID: the time of day, greater than every one before (RFC 4285 §6)."""
+        if not self.timestamps:
+            return None
+        self.last_timestamp = max(ntp_timestamp(self.wall(now), self.random.getrandbits(10)), self.last_timestamp + 1)
+        return self.last_timestamp
+
+    # --- what the home agent's answers do to it --------------------
+
+    def hold_back(self, now: float) -> float:
+        """Send nothing for a while, longer at each refusal in a row; the seconds."""
+        wait = min(SLOW_RETRY * 2.0**self.refusals, SLOWEST_RETRY)
+        self.refusals += 1
+        self.hold = now + wait
+        self.in_flight = None
+        return wait
+
+    def bind(self, binding: Binding, lifetime: int, sent: SentUpdate, advice: int | None) -> None:
+        """The home agent holds a binding. It runs from the sending of the update, not from its answer (§11.7.3)."""
+        refresh = lifetime * self.random.uniform(*REFRESH)
+        if advice is not None and 0 < advice < lifetime:
+            refresh = min(refresh, float(advice))
+        self.update_list.held[binding.bid] = Held(binding, lifetime, sent.time + lifetime, sent.time + refresh)
+
+    def refuse_bid(self, binding: Binding, status: int, now: float) -> None:
+        """The home agent does not hold a binding and is not asked for it for a while."""
+        self.update_list.held.pop(binding.bid, None)
+        self.refused[binding.bid] = RefusedBinding(binding, status, now + SLOW_RETRY)
+
+
+def _same_bindings(first: Update, second: Update) -> bool:
+    return first.bindings == second.bindings and first.deletes == second.deletes

@@ -1,0 +1,180 @@
+"""What follows from a mobile node's state: forwarding table, kernel state, status. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv6Address, IPv6Network
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from mip6.actions import KernelState, LocalAddress, Route, Rule
+from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, FlowRule, ForwardingTable, Node, Tunnel
+from mobilenode.movement import CareOfAddress
+from mobilenode.policy import resolve
+from mobilenode.registration import Goal, Registration
+from mobilenode.settings import MobileNodeSettings
+
+RULE_PRIORITY = 1000  # in front of the kernel's own rules for main (32766)
+DEFAULT = IPv6Network("::/0")
+
+Part = TypeVar("Part", Tunnel, FlowRule, Node)
+
+
+def usable(state: Registration) -> dict[int, CareOfAddress]:
+    """The care-of addresses that packets may be sent from now, by BID, best first.
+
+    The home agent drops packets from care-of addresses it does not know, so a new one waits for its acknowledgement
+    while another works: a link that returns loses nothing. Alone, it is used right after the Binding Update was sent
+    (RFC 6275 §11.6.3).
+    """
+    active = state.active()
+    registered = {one.bid: one for one in active if state.registered(one)}
+    if registered or state.hold is not None or state.stopped is not None:
+        return registered
+    return {one.bid: one for one in active if _told(state, one)}
+
+
+def _told(state: Registration, one: CareOfAddress) -> bool:
+    return state.binding(one) in state.update_list.possible_bindings().get(one.bid, set())
+
+
+def forwarding_table(
+    settings: MobileNodeSettings, state: Registration, path_mtus: Mapping[IPv6Address, int], old: ForwardingTable | None
+) -> ForwardingTable:
+    """The desired data plane; at home no tunnels. `path_mtus` are learned, of outer packets, by care-of address."""
+    before = None if old is None else old.nodes.get(settings.home_address)
+    sending = usable(state)
+    tunnels: tuple[Tunnel, ...] = ()
+    rules: tuple[FlowRule, ...] = ()
+    if state.home is None:
+        known = [one for one in state.active() if _told(state, one)]
+        tunnels = tuple(
+            Tunnel(
+                one.bid,
+                one.address,
+                settings.home_agent,
+                max(MINIMUM_MTU, min(one.mtu, path_mtus.get(one.address, one.mtu))) - IPV6_HEADER,
+                one.link,
+                one.bid in sending,
+            )
+            for one in known
+        )
+        rules = tuple(flow.rule() for flow in resolve(settings.flows, sending.values()))
+    prefixes = settings.prefixes if state.mobile_router else ()
+    if before is not None:
+        tunnels = _reuse(tunnels, before.tunnels)
+        rules = _reuse(rules, before.rules)
+    node = Node(settings.home_address, prefixes, tunnels, rules)
+    if before == node and old is not None:
+        return old
+    return ForwardingTable(End.MOBILE_NODE, settings.home_address, MappingProxyType({settings.home_address: node}))
+
+
+def _reuse(new: tuple[Part, ...], old: tuple[Part, ...]) -> tuple[Part, ...]:
+    """`new` with the old object wherever an equal one stood."""
+    same = {one: one for one in old}
+    return tuple(same.get(one, one) for one in new)
+
+
+def kernel_state(settings: MobileNodeSettings, state: Registration) -> KernelState:
+    """Away: home address and default route on the tunnel device, source routing per care-of address. At home: the home
+    address on the home link, which the kernel's own default route leaves by."""
+    routes: list[Route] = []
+    rules: list[Rule] = []
+    for one in state.care_of:
+        rules.append(Rule(one.address, one.table, RULE_PRIORITY))
+        routes.append(Route(one.on_link, one.link, table=one.table))
+        routes.append(Route(DEFAULT, one.link, gateway=one.router, table=one.table))
+    if state.home is not None:
+        address = LocalAddress(settings.home_address, state.home.name)
+    else:
+        address = LocalAddress(settings.home_address, settings.device)
+        routes.append(Route(DEFAULT, settings.device, source=settings.home_address, metric=settings.metric))
+    return KernelState((address,), tuple(routes), tuple(rules))
+
+
+def status(
+    settings: MobileNodeSettings, state: Registration, table: ForwardingTable, counts: dict[str, int], now: float
+) -> dict[str, Any]:
+    """The dict of docs/architecture.md without the data plane's counters."""
+    bindings = [_binding_status(state, one, now) for one in sorted(state.care_of, key=lambda one: one.bid)]
+    present = {one.link for one in state.care_of}
+    for link in settings.links:
+        if link.name not in present:
+            bindings.append(
+                {
+                    "bid": link.bid,
+                    "link": link.name,
+                    "care_of_address": None,
+                    "priority": link.priority,
+                    "lifetime": 0,
+                    "lifetime_left": 0.0,
+                    "state": "down",
+                }
+            )
+    flows = [
+        {
+            "fid": flow.settings.fid,
+            "name": flow.settings.name,
+            "priority": flow.settings.priority,
+            "selector": selector_text(flow.settings.selector),
+            "bids": list(flow.bids),
+            "active": bool(flow.bids) or flow.settings.drop,
+        }
+        for flow in resolve(settings.flows, usable(state).values())
+    ]
+    return {
+        "role": "mobilenode",
+        "home_address": str(settings.home_address),
+        "home_agent": str(settings.home_agent),
+        "device": settings.device,
+        "state": overall(state),
+        "prefixes": [str(one) for one in table.nodes[settings.home_address].prefixes],
+        "bindings": sorted(bindings, key=lambda one: one["bid"]),
+        "flows": flows,
+        "signalling": counts,
+    }
+
+
+def overall(state: Registration) -> str:
+    """The state of the mobile node in one word."""
+    if state.home is not None:
+        return "at_home" if state.cleared else "registering"
+    if state.stopped is not None:
+        return "refused"
+    if not state.care_of:
+        return "no_link"
+    if any(state.registered(one) for one in state.active()) and state.goal is Goal.REGISTERED:
+        return "registered"
+    return "refused" if state.hold is not None or not state.active() else "registering"
+
+
+def _binding_status(state: Registration, one: CareOfAddress, now: float) -> dict[str, Any]:
+    bound = next((active for active in state.active() if active.address == one.address), None)
+    held = state.update_list.held[bound.bid] if bound is not None and state.registered(bound) else None
+    if held is not None:
+        word = "registered"
+    elif bound is None or state.hold is not None or state.stopped is not None:
+        word = "refused"
+    else:
+        word = "registering"
+    return {
+        "bid": one.bid if bound is None else bound.bid,
+        "link": one.link,
+        "care_of_address": str(one.address),
+        "priority": one.priority,
+        "lifetime": held.lifetime if held else 0,
+        "lifetime_left": round(max(0.0, held.expires - now), 1) if held else 0.0,
+        "state": word,
+    }
+
+
+def selector_text(selector: Any) -> str:
+    """The conditions of a traffic selector in one line."""
+    parts = []
+    for name in type(selector).__slots__:
+        value = getattr(selector, name)
+        if value is not None:
+            first, last = value
+            parts.append(f"{name} {first}" if first == last else f"{name} {first}-{last}")
+    return ", ".join(parts) or "all"
