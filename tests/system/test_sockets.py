@@ -267,6 +267,7 @@ def test_an_interface_that_was_replaced_under_its_name_is_used_again(wire: Pair)
     sender.close()
 
 
+@pytest.mark.netns
 def test_something_that_is_no_ipv6_packet_is_a_bug(pair: Pair) -> None:
     sender = PacketSender()
     with pytest.raises(ValueError, match="not an IPv6 packet"):
