@@ -1,0 +1,37 @@
+"""The home agent as a process: engine, store and shell joined."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from random import SystemRandom
+
+from homeagent.engine import HomeAgent
+from homeagent.settings import HomeAgentSettings
+from homeagent.store import Store
+from mip6.system import log
+from mip6.system.shell import Shell, clock
+
+
+async def run(settings: HomeAgentSettings) -> None:
+    """Serve until told to stop."""
+    if settings.insecure:
+        log.event("insecure", "warning", meaning="Binding Updates are accepted without authentication")
+    engine = HomeAgent(settings, SystemRandom())
+    store = Store(Path(settings.state))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)  # after the shell, whose tasks write
+        shell = await stack.enter_async_context(
+            Shell(
+                engine,
+                device=settings.device,
+                dataplane=settings.dataplane,
+                control=settings.control,
+                mtu=settings.mtu,
+                store=store,
+                home_link=settings.home_link,
+            )
+        )
+        shell.spawn(store.run())
+        shell.perform(engine.restore(store.records(), clock()))
+        await shell.serve()

@@ -1,0 +1,148 @@
+"""`mip6 status`: what a running agent does, from its control socket, as tables for people or JSON for machines."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mip6.system.control import ControlError, request
+
+RUN_DIRECTORY = Path("/run/mip6")
+WATCH_INTERVAL = 1.0  # seconds
+CLEAR_SCREEN = "\x1b[H\x1b[2J"
+TRAFFIC = ("packets_out", "bytes_out", "packets_in", "bytes_in")
+
+
+def add_parser(commands: Any) -> None:
+    """The arguments of the command."""
+    parser = commands.add_parser("status", help="show what a running home agent or mobile node does")
+    parser.add_argument("--control", type=Path, metavar="PATH", help="control socket (default: the one in /run/mip6)")
+    parser.add_argument("--json", action="store_true", help="the whole answer as one JSON object")
+    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 1 when nobody answers."""
+    try:
+        path = arguments.control or find_socket()
+        while True:
+            answer = request(path, {"command": "status"})
+            text = json.dumps(answer) if arguments.json else render(answer)
+            clear = CLEAR_SCREEN if arguments.watch and not arguments.json and sys.stdout.isatty() else ""
+            print(clear + text, flush=True)
+            if not arguments.watch:
+                return 0
+            time.sleep(WATCH_INTERVAL)
+    except ControlError as error:
+        print(f"mip6 status: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def find_socket(role: str | None = None, directory: Path = RUN_DIRECTORY) -> Path:
+    """The one control socket on this machine (of the agent `role`); ControlError when there is none or several."""
+    found: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):
+        found = sorted(path for path in directory.iterdir() if path.is_socket())
+    if role is not None:
+        found = [path for path in found if path.name.startswith(role)] or found
+    if not found:
+        raise ControlError(f"no control socket in {directory}; is the daemon running? Else name it with --control")
+    if len(found) > 1:
+        raise ControlError(f"several control sockets, choose with --control: {', '.join(map(str, found))}")
+    return found[0]
+
+
+def render(status: Mapping[str, Any]) -> str:
+    """The status as aligned text."""
+    parts = [_head(status)]
+    if status["role"] == "homeagent":
+        for node in status["nodes"]:
+            router = "mobile router" if node.get("mobile_router") else "mobile node"
+            identifier = f" ({node['identifier']})" if node.get("identifier") else ""
+            parts += [f"{router} {node['home_address']}{identifier}", *_node(node)]
+    else:
+        parts += _node(status)
+    for title in ("drops", "signalling"):
+        if counts := status.get(title):
+            parts.append(f"{title}:\n" + _table((name, str(count)) for name, count in sorted(counts.items())))
+    return "\n\n".join(parts)
+
+
+def _head(status: Mapping[str, Any]) -> str:
+    about = f"device {status['device']}, data plane {status['dataplane']}, up {_duration(status['uptime'])}"
+    if status["role"] == "homeagent":
+        return f"home agent {status['address']}: {about}"
+    return f"mobile node {status['home_address']}, home agent {status['home_agent']}: {status['state']}, {about}"
+
+
+def _node(node: Mapping[str, Any]) -> list[str]:
+    parts = []
+    if node["prefixes"]:
+        parts.append("prefixes: " + ", ".join(node["prefixes"]))
+    if node["bindings"]:
+        parts.append("bindings:\n" + _bindings(node["bindings"]))
+    else:
+        parts.append("no bindings")
+    if node["flows"]:
+        parts.append("flows:\n" + _flows(node["flows"]))
+    return parts
+
+
+def _bindings(bindings: Sequence[Mapping[str, Any]]) -> str:
+    linked = any("link" in one for one in bindings)
+    head = ["BID", *(["LINK"] if linked else []), "CARE-OF ADDRESS", "PRI", "LEFT", "STATE"]
+    rows = [[*head, "PACKETS OUT", "BYTES OUT", "PACKETS IN", "BYTES IN"]]
+    for one in bindings:
+        link = [str(one.get("link", "-"))] if linked else []
+        left = one.get("lifetime_left")
+        shown = [str(one["care_of_address"]), str(one["priority"]), "-" if left is None else _duration(left)]
+        rows.append([str(one["bid"]), *link, *shown, str(one["state"]), *(str(one.get(name, "-")) for name in TRAFFIC)])
+    return _table(rows)
+
+
+def _flows(flows: Sequence[Mapping[str, Any]]) -> str:
+    rows = [("FID", "PRI", "NAME", "BIDS", "ACTIVE", "SELECTOR")]
+    for one in flows:
+        bids = "drop" if one.get("drop") else ",".join(map(str, one["bids"])) or "-"
+        active = "yes" if one["active"] else "no"
+        rows.append(
+            (str(one["fid"]), str(one["priority"]), str(one.get("name", "-")), bids, active, str(one["selector"]))
+        )
+    return _table(rows)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, two blanks apart; columns of numbers to the right."""
+    cells = [list(row) for row in rows]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(cell.isdigit() or cell == "-" for cell in column[1:]) and len(column) > 1 for column in columns]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        for row in cells
+    )
+    return "\n".join("  " + line.rstrip() for line in lines)
+
+
+def _duration(seconds: float) -> str:
+    """Two units at most: 59s, 9m31s, 3h05m, 2d04h."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"

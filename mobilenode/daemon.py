@@ -1,0 +1,29 @@
+"""The mobile node as a process: engine and shell joined. It keeps nothing on disk."""
+
+from __future__ import annotations
+
+from random import SystemRandom
+
+from mip6.system import log
+from mip6.system.shell import Shell
+from mobilenode.engine import MobileNode
+from mobilenode.settings import MobileNodeSettings
+
+ETHERNET_MTU = 1500  # octets; links with more gain nothing, as the path to the home agent seldom carries it
+
+
+async def run(settings: MobileNodeSettings) -> None:
+    """Serve until told to stop."""
+    if settings.insecure:
+        log.event("insecure", "warning", meaning="the home agent is not authenticated where no key is configured")
+    shell = Shell(
+        MobileNode(settings, SystemRandom()),
+        device=settings.device,
+        dataplane=settings.dataplane,
+        control=settings.control,
+        mtu=min([ETHERNET_MTU, *(link.mtu for link in settings.links if link.mtu is not None)]),
+        links=[link.name for link in settings.links],
+        router=settings.mobile_router,
+    )
+    async with shell:
+        await shell.serve()
