@@ -153,7 +153,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         if version == 0 and not tables:
             connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version != VERSION:
-            raise sqlite3.OperationalError(f"version {version} of the file is not {VERSION}, the one known here")
+            raise StoreError(f"{path}: version {version} of the file is not {VERSION}, the one known here")
         elif not {"node", "unreadable"} <= tables:
             raise sqlite3.DatabaseError("a table is missing")
     except BaseException:

@@ -205,7 +205,7 @@ class Shell:
             self.perform(self.engine.handle(events.WallClockSet(offset), clock()))
 
     def _arm(self) -> None:
-        """One timer: the engine's deadline, or the next look at the clocks, as loop time stops while the machine sleeps."""
+        """One timer: the engine's deadline or the next look at the clocks (loop time stops in a suspend)."""
         if self._timer is not None:
             self._timer.cancel()
         deadline = self.engine.next_deadline()

@@ -1,0 +1,110 @@
+"""`mip6 status` shows people what the control socket says."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from mip6 import cli, status
+from mip6.system.control import ControlError
+
+TRAFFIC = {"packets_out": 10, "bytes_out": 12000, "packets_in": 7, "bytes_in": 560}
+MOBILE_NODE = {
+    "role": "mobilenode",
+    "home_address": "2001:db8:100::5",
+    "home_agent": "2001:db8:100::1",
+    "device": "mip0",
+    "dataplane": "userspace",
+    "state": "registered",
+    "uptime": 3725.0,
+    "prefixes": ["2001:db8:f00::/56"],
+    "bindings": [
+        {"bid": 1, "link": "wlan0", "care_of_address": "2001:db8:1::a", "priority": 10, "lifetime": 600}
+        | {"lifetime_left": 571.2, "state": "registered"} | TRAFFIC,
+        {"bid": 2, "link": "wwan0", "care_of_address": "2001:db8:2::b", "priority": 20, "lifetime": 600}
+        | {"lifetime_left": None, "state": "down"} | TRAFFIC,
+    ],
+    "flows": [{"fid": 10, "name": "voice", "priority": 10, "selector": "udp", "bids": [2, 1], "active": True}],
+    "drops": {"source_not_owned": 3},
+    "signalling": {"accepted": 5},
+}  # fmt: skip
+
+
+def test_a_mobile_router_is_shown_in_aligned_tables() -> None:
+    assert status.render(MOBILE_NODE) == "\n".join(
+        [
+            "mobile node 2001:db8:100::5, home agent 2001:db8:100::1: registered, device mip0, data plane userspace, "
+            "up 1h02m",
+            "",
+            "prefixes: 2001:db8:f00::/56",
+            "",
+            "bindings:",
+            "  BID  LINK   CARE-OF ADDRESS  PRI  LEFT   STATE       PACKETS OUT  BYTES OUT  PACKETS IN  BYTES IN",
+            "    1  wlan0  2001:db8:1::a     10  9m31s  registered           10      12000           7       560",
+            "    2  wwan0  2001:db8:2::b     20  -      down                 10      12000           7       560",
+            "",
+            "flows:",
+            "  FID  PRI  NAME   BIDS  ACTIVE  SELECTOR",
+            "   10   10  voice  2,1   yes     udp",
+            "",
+            "drops:",
+            "  source_not_owned  3",
+            "",
+            "signalling:",
+            "  accepted  5",
+        ]
+    )
+
+
+def test_a_home_agent_shows_each_mobile_node() -> None:
+    node = {name: MOBILE_NODE[name] for name in ("home_address", "prefixes", "flows")}
+    node |= {"identifier": "mr@example.com", "mobile_router": True, "bindings": []}
+    text = status.render(
+        {"role": "homeagent", "address": "2001:db8:100::1", "device": "mip0", "dataplane": "userspace", "uptime": 59.9}
+        | {"nodes": [node], "drops": {}, "signalling": {}}
+    )
+    lines = text.splitlines()
+    assert lines[0] == "home agent 2001:db8:100::1: device mip0, data plane userspace, up 59s"
+    assert "mobile router 2001:db8:100::5 (mr@example.com)" in lines
+    assert "no bindings" in lines and "drops:" not in lines
+
+
+def test_the_socket_is_found_when_there_is_one(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="no control socket"):
+        status.find_socket(directory=tmp_path / "absent")
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        first.bind(str(tmp_path / "homeagent.sock"))
+        assert status.find_socket(directory=tmp_path) == tmp_path / "homeagent.sock"
+        second.bind(str(tmp_path / "mobilenode.sock"))
+        with pytest.raises(ControlError, match="several control sockets"):
+            status.find_socket(directory=tmp_path)
+        assert status.find_socket("homeagent", tmp_path) == tmp_path / "homeagent.sock"
+
+
+def test_nobody_there_is_a_failure_that_names_the_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--json", "--control", str(tmp_path / "absent.sock")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and f"{tmp_path / 'absent.sock'}: No such file or directory" in shown.err
+
+
+def test_json_is_what_the_daemon_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mobilenode.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rwb") as lines:
+                assert json.loads(lines.readline()) == {"command": "status"}
+                lines.write(json.dumps(MOBILE_NODE).encode() + b"\n")
+
+        server = Thread(target=answer)
+        server.start()
+        assert cli.main(["status", "--json", "--control", str(path)]) == 0
+        server.join()
+    assert json.loads(capsys.readouterr().out) == MOBILE_NODE
