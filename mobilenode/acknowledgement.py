@@ -56,7 +56,7 @@ def _accepted(state: Registration, sent: SentUpdate, message: BindingAcknowledge
     state.update_list.supersede(sent)
     if state.in_flight is not None and state.in_flight not in state.update_list.outstanding:
         state.in_flight = None
-    state.refusals, state.hold = 0, None
+    state.hold = None
     if update.deregisters:
         return _deregistered(state, sent)
     if message.lifetime == 0:  # accepted for no time at all: nothing is bound
@@ -64,6 +64,7 @@ def _accepted(state: Registration, sent: SentUpdate, message: BindingAcknowledge
     if update.mobile_router and not message.flags & AckFlag.MOBILE_ROUTER:
         # RFC 3963 §5.3: it has no support for mobile routers; there is no other home agent to go to
         state.mobile_router = False
+    state.refusals = 0
     actions: list[Action] = []
     advice: BindingRefreshAdvice | None = message.find(BindingRefreshAdvice)
     interval = None if advice is None else advice.interval

@@ -23,7 +23,7 @@ from mip6.actions import (
     SendPacket,
     ShutdownComplete,
 )
-from mip6.forwarding import ForwardingTable
+from mip6.forwarding import End, ForwardingTable
 from mobilenode import views
 from mobilenode.bindingupdatelist import BindingUpdateList
 from mobilenode.movement import care_of_addresses, home_link
@@ -32,8 +32,7 @@ from mobilenode.registration import Goal, Registration
 from mobilenode.settings import MobileNodeSettings
 
 PATH_MTU_LIFETIME = 600.0  # seconds until a learned path MTU is forgotten (RFC 8201 §4)
-GOODBYE_TIME = 3.0  # seconds that a deregistration may take at shutdown
-GOODBYE_TRIES = 2
+GOODBYE_TIME = 3.0  # seconds that a deregistration may take at shutdown: two tries
 CLOCK_JUMP = 1.0  # seconds
 
 
@@ -57,8 +56,9 @@ class MobileNode:
         self._goodbye: float | None = None  # when shutting down ends at the latest
         self._gone = False
         self._announced = False  # at home: the neighbours were told
-        self._table = self._new_table(None)
-        self._kernel = self._new_kernel()
+        # what the shell has before the first event: nothing, so that the first event announces both
+        self._table = ForwardingTable(End.MOBILE_NODE, settings.home_address)
+        self._kernel = KernelState()
 
     # --- the engine's interface --------------------
 
@@ -83,9 +83,10 @@ class MobileNode:
             case _:
                 pass  # TimerExpired: the clock alone; a mobile node asks for no duplicate address detection
         self._path_mtus = {local: one for local, one in self._path_mtus.items() if now < one[1]}
-        sent = self._registration.advance(now)
-        actions += sent
-        self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
+        if self._goodbye is None or now < self._goodbye:
+            sent = self._registration.advance(now)
+            actions += sent
+            self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
         actions += self._farewell(now)
         actions += self._announce()
         return [*self._changes(), *actions]
@@ -112,7 +113,7 @@ class MobileNode:
 
     def status(self, now: float) -> dict[str, Any]:
         """What `mip6 status` shows, counters of the data plane aside."""
-        return views.status(self.settings, self._registration, self._table, dict(self._counts), now)
+        return views.status(self.settings, self._registration, dict(self._counts), now)
 
     # --- events --------------------
 
@@ -151,7 +152,8 @@ class MobileNode:
 
     def _path_mtu(self, local: IPv6Address, remote: IPv6Address, mtu: int, now: float) -> list[Action]:
         """RFC 8201 §4: only ever lower, until it is forgotten."""
-        if remote != self.settings.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
+        known = any(one.address == local for one in self._registration.care_of)
+        if not known or remote != self.settings.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
             return []
         self._path_mtus[local] = mtu, now + PATH_MTU_LIFETIME
         return [Report("path MTU", fields={"care_of_address": str(local), "mtu": mtu})]
@@ -160,7 +162,7 @@ class MobileNode:
         """Deregister everything (RFC 6275 §11.7.1); not if the home agent was never told anything."""
         state = self._registration
         self._goodbye = now + GOODBYE_TIME
-        state.goal, state.hold, state.tries = Goal.NOTHING, None, 0
+        state.goal, state.hold = Goal.NOTHING, None
         if state.home is None and not state.update_list.held and not state.update_list.outstanding:
             state.cleared = True
         return [Report("shutting down")]
@@ -169,9 +171,8 @@ class MobileNode:
         if self._goodbye is None:
             return []
         state = self._registration
-        tried_enough = state.tries >= GOODBYE_TRIES - 1 and state.due is not None and now >= state.retransmit
         unsendable = state.home is None and not state.care_of
-        if state.work(now) is None or now >= self._goodbye or unsendable or tried_enough:
+        if state.work(now) is None or now >= self._goodbye or unsendable:
             self._gone = True
             return [ShutdownComplete()]
         return []
@@ -187,7 +188,9 @@ class MobileNode:
     # --- what follows from it --------------------
 
     def _changes(self) -> list[Action]:
-        table, kernel = self._new_table(self._table), self._new_kernel()
+        mtus = {local: mtu for local, (mtu, _) in self._path_mtus.items()}
+        table = views.forwarding_table(self.settings, self._registration, mtus, self._table)
+        kernel = views.kernel_state(self.settings, self._registration)
         changes: list[Action] = []
         if kernel != self._kernel:
             self._kernel = kernel
@@ -196,10 +199,3 @@ class MobileNode:
             self._table = table
             changes.append(ForwardingChanged())
         return changes
-
-    def _new_table(self, old: ForwardingTable | None) -> ForwardingTable:
-        mtus = {local: mtu for local, (mtu, _) in self._path_mtus.items()}
-        return views.forwarding_table(self.settings, self._registration, mtus, old)
-
-    def _new_kernel(self) -> KernelState:
-        return views.kernel_state(self.settings, self._registration)

@@ -38,11 +38,16 @@ def _told(state: Registration, one: CareOfAddress) -> bool:
     return state.binding(one) in state.update_list.possible_bindings().get(one.bid, set())
 
 
+def registered_prefixes(settings: MobileNodeSettings, state: Registration) -> tuple[IPv6Network, ...]:
+    """The mobile network prefixes; none while the home agent refuses to serve a mobile router (RFC 3963 §5.4)."""
+    return settings.prefixes if state.mobile_router else ()
+
+
 def forwarding_table(
-    settings: MobileNodeSettings, state: Registration, path_mtus: Mapping[IPv6Address, int], old: ForwardingTable | None
+    settings: MobileNodeSettings, state: Registration, path_mtus: Mapping[IPv6Address, int], old: ForwardingTable
 ) -> ForwardingTable:
     """The desired data plane; at home no tunnels. `path_mtus` are learned, of outer packets, by care-of address."""
-    before = None if old is None else old.nodes.get(settings.home_address)
+    before = old.nodes.get(settings.home_address)
     sending = usable(state)
     tunnels: tuple[Tunnel, ...] = ()
     rules: tuple[FlowRule, ...] = ()
@@ -60,12 +65,12 @@ def forwarding_table(
             for one in known
         )
         rules = tuple(flow.rule() for flow in resolve(settings.flows, sending.values()))
-    prefixes = settings.prefixes if state.mobile_router else ()
+    prefixes = registered_prefixes(settings, state)
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)
         rules = _reuse(rules, before.rules)
     node = Node(settings.home_address, prefixes, tunnels, rules)
-    if before == node and old is not None:
+    if before == node:
         return old
     return ForwardingTable(End.MOBILE_NODE, settings.home_address, MappingProxyType({settings.home_address: node}))
 
@@ -93,9 +98,7 @@ def kernel_state(settings: MobileNodeSettings, state: Registration) -> KernelSta
     return KernelState((address,), tuple(routes), tuple(rules))
 
 
-def status(
-    settings: MobileNodeSettings, state: Registration, table: ForwardingTable, counts: dict[str, int], now: float
-) -> dict[str, Any]:
+def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, int], now: float) -> dict[str, Any]:
     """The dict of docs/architecture.md without the data plane's counters."""
     bindings = [_binding_status(state, one, now) for one in sorted(state.care_of, key=lambda one: one.bid)]
     present = {one.link for one in state.care_of}
@@ -129,7 +132,7 @@ def status(
         "home_agent": str(settings.home_agent),
         "device": settings.device,
         "state": overall(state),
-        "prefixes": [str(one) for one in table.nodes[settings.home_address].prefixes],
+        "prefixes": [str(one) for one in registered_prefixes(settings, state)],
         "bindings": sorted(bindings, key=lambda one: one["bid"]),
         "flows": flows,
         "signalling": counts,

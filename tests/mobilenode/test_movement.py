@@ -1,0 +1,244 @@
+"""Movement: which addresses become care-of addresses, and what happens when links come and go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv6Address
+
+from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Route, Rule, SendPacket
+from mip6.events import AddressState, PathMtuChanged, RouterState
+from mip6.selectors import IPv6Selector
+from mobilenode.movement import care_of_addresses
+from mobilenode.settings import FlowSettings
+from tests.mobilenode.support import (
+    AGENT,
+    BOTH,
+    CELL,
+    HOME,
+    ROUTER,
+    SETTINGS,
+    VOICE,
+    WLAN,
+    World,
+    link,
+    registered,
+    with_flows,
+)
+
+OTHER = IPv6Address("2001:db8:aa::77")
+AT_HOME = link("wlan0", IPv6Address("2001:db8:100::abcd"))
+
+
+def chosen(*states: AddressState | IPv6Address) -> dict[int, IPv6Address]:
+    return {one.bid: one.address for one in care_of_addresses((link("wlan0", *states),), SETTINGS, ())}
+
+
+def test_one_care_of_address_per_prefix() -> None:
+    assert chosen(WLAN, OTHER, IPv6Address("2001:db8:a::1")) == {1: IPv6Address("2001:db8:a::1"), 101: OTHER}
+
+
+def test_addresses_that_cannot_be_used() -> None:
+    assert chosen(AddressState(WLAN, 64, tentative=True)) == {}
+    assert chosen(AddressState(WLAN, 64, dad_failed=True)) == {}
+    assert chosen(AddressState(WLAN, 64, valid_lifetime=0)) == {}
+    assert chosen(AddressState(WLAN, 64, temporary=True, valid_lifetime=0.0)) == {}
+    assert chosen(IPv6Address("fe80::77")) == {} and chosen(HOME) == {}
+    assert chosen(IPv6Address("2001:db8:f00::1")) == {}  # of the mobile network
+
+
+def test_deprecated_and_temporary_addresses_serve_where_there_is_nothing_better() -> None:
+    old = AddressState(WLAN, 64, deprecated=True)
+    temporary = AddressState(IPv6Address("2001:db8:a::dead"), 64, temporary=True)
+    assert chosen(old) == {1: WLAN}
+    assert chosen(old, OTHER) == {1: OTHER}
+    assert chosen(temporary) == {1: temporary.address}
+    assert chosen(temporary, WLAN) == {1: WLAN}
+    assert chosen(temporary, old) == {1: temporary.address}
+
+
+def test_a_link_without_carrier_or_router_is_not_used() -> None:
+    for bad in (link("wlan0", WLAN, up=False), link("wlan0", WLAN, router=False), link("eth7", WLAN)):
+        assert care_of_addresses((bad,), SETTINGS, ()) == ()
+
+
+def test_an_address_keeps_its_bid_and_table_while_it_stays() -> None:
+    first = care_of_addresses((link("wlan0", WLAN, OTHER),), SETTINGS, ())
+    second = care_of_addresses((link("wlan0", OTHER),), SETTINGS, first)
+    assert [(one.bid, one.table) for one in first] == [(1, 1000), (101, 1002)]
+    assert second == first[1:]
+    third = care_of_addresses((link("wlan0", OTHER, WLAN),), SETTINGS, second)
+    assert third == first
+
+
+def test_the_preferred_router_is_used() -> None:
+    better = IPv6Address("fe80::2")
+    wlan = replace(BOTH[0], routers=(RouterState(ROUTER), RouterState(better, 1)))
+    assert care_of_addresses((wlan,), SETTINGS, ())[0].router == better
+
+
+def test_kernel_state_away() -> None:
+    state = registered().engine.kernel_state()
+    assert state.addresses == (LocalAddress(HOME, "mip0"),)
+    assert [(one.source, one.table) for one in state.rules] == [(WLAN, 1000), (CELL, 1001)]
+    assert len({one.priority for one in state.rules}) == 1 and isinstance(state.rules[0], Rule)
+    found = {(str(one.destination), one.device, one.gateway, one.table) for one in state.routes}
+    assert found == {
+        ("2001:db8:a::/64", "wlan0", None, 1000),
+        ("::/0", "wlan0", ROUTER, 1000),
+        ("2001:db8:b::/64", "wwan0", None, 1001),
+        ("::/0", "wwan0", ROUTER, 1001),
+        ("::/0", "mip0", None, 254),
+    }
+    main = next(one for one in state.routes if one.table == 254)
+    assert isinstance(main, Route) and main.source == HOME and main.metric == 64
+
+
+def test_a_lost_link_is_left_at_once_and_deregistered_over_one_that_works() -> None:
+    settings = with_flows(replace(VOICE, via=("wlan0", "wwan0")))
+    world = registered(settings)
+    actions = world.links(BOTH[1])
+    assert isinstance(actions[1], ForwardingChanged)
+    assert [one.bid for one in world.node().tunnels] == [2] and world.usable() == [2]
+    assert world.node().rules[0].bids == (2,)
+    sent = world.sent[-1]
+    assert sent.time == world.now and sent.interface == "wwan0" and sent.packet.source == CELL
+    assert sent.overwrites() and sent.bids() == {2: CELL} and sent.flows() == {10: (2,)}
+    assert world.binding(1) == "down"
+
+
+def test_a_link_that_returns_carries_nothing_before_the_home_agent_knows_it() -> None:
+    world = registered(with_flows(replace(VOICE, via=("wlan0", "wwan0"))))
+    world.links(BOTH[1])
+    world.answer()
+    world.run(5)
+    world.links(*BOTH)
+    assert [(one.bid, one.usable) for one in world.node().tunnels] == [(1, False), (2, True)]
+    assert world.node().rules[0].bids == (2,) and world.sent[-1].flows() == {10: (1,)}
+    world.answer()
+    assert world.usable() == [1, 2] and world.node().rules[0].bids == (1,)
+
+
+def test_a_changed_address_under_a_bid_is_registered_at_once() -> None:
+    world = registered()
+    new = IPv6Address("2001:db8:a::99")
+    world.links(link("wlan0", new), BOTH[1])
+    assert world.sent[-1].bids() == {1: new, 2: CELL} and world.usable() == [2]
+    world.answer()
+    assert world.usable() == [1, 2] and world.node().tunnels[0].local == new
+
+
+def test_all_links_lost_and_one_back() -> None:
+    world = registered()
+    world.links()
+    assert world.state() == "no_link" and world.node().tunnels == () and len(world.sent) == 1
+    world.run(20)
+    assert len(world.sent) == 1
+    world.links(BOTH[1])
+    assert len(world.sent) == 2 and world.sent[1].bids() == {2: CELL}
+    world.answer()
+    assert world.state() == "registered"
+
+
+def test_a_flow_without_any_link_rests_at_the_home_agent() -> None:
+    world = registered(with_flows(replace(VOICE, via=("wwan0",))))
+    world.links(BOTH[0])
+    assert world.sent[-1].flows() == {} and world.sent[-1].summary() == (10,)
+    assert world.node().rules[0].bids == ()
+    world.answer()
+    world.links(*BOTH)
+    assert world.sent[-1].summary() == (10,)  # the home agent knows it as it is
+    world.answer()
+    assert world.node().rules[0].bids == (2,)
+
+
+def test_copies_go_over_all_links_and_drop_rules_stay_at_home() -> None:
+    everything = FlowSettings(20, 5, "both", IPv6Selector(next_header=(58, 58)), copy=("wwan0", "wlan0"))
+    never = FlowSettings(30, 1, "never", IPv6Selector(destination_port=(25, 25)), drop=True)
+    world = registered(with_flows(VOICE, everything, never))
+    assert world.sent[0].flows() == {20: (2, 1), 10: (2,)}
+    assert [(one.fid, one.drop, one.bids) for one in world.node().rules] == [
+        (30, True, ()),
+        (20, False, (2, 1)),
+        (10, False, (2,)),
+    ]
+
+
+def test_more_flows_than_one_packet_holds_follow_in_the_next() -> None:
+    flows = [
+        FlowSettings(fid, fid, str(fid), IPv6Selector(source=(CELL, IPv6Address(int(CELL) + fid))), via=("wlan0",))
+        for fid in range(1, 61)
+    ]
+    world = World(with_flows(*flows))
+    world.links(*BOTH)
+    seen: set[int] = set()
+    for _ in range(10):
+        sent = world.sent[-1]
+        assert seen <= {*sent.flows(), *sent.summary()}  # nothing that was registered is left out
+        seen |= set(sent.flows())
+        world.answer()
+        world.run(1)
+    assert seen == set(range(1, 61))
+    count = len(world.sent)
+    world.run(100)
+    assert len(world.sent) == count
+
+
+def test_the_tunnel_mtu_follows_the_path_and_forgets() -> None:
+    settings = replace(SETTINGS, links=(replace(SETTINGS.links[0], mtu=1400), SETTINGS.links[1]))
+    world = registered(settings)
+
+    def mtus() -> list[int]:
+        return [one.mtu for one in world.node().tunnels]
+
+    assert mtus() == [1360, 1460]
+    world.give(PathMtuChanged(CELL, AGENT, 1300))
+    assert mtus() == [1360, 1260]
+    world.give(PathMtuChanged(CELL, AGENT, 1350))  # larger than known: no news
+    world.give(PathMtuChanged(WLAN, AGENT, 600))
+    world.give(PathMtuChanged(WLAN, OTHER, 500))
+    assert mtus() == [1240, 1260]
+    world.run(299)
+    world.answer()
+    world.run(302)
+    assert mtus() == [1360, 1460]
+
+
+def test_parts_of_the_table_that_did_not_change_are_the_same_objects() -> None:
+    world = registered()
+    before = world.node().tunnels[1]
+    world.links(BOTH[1])
+    assert world.node().tunnels[0] is before
+    table = world.engine.forwarding_table()
+    world.links(BOTH[1])
+    assert world.engine.forwarding_table() is table
+
+
+def test_returning_home_and_leaving_again() -> None:
+    world = registered()
+    world.links(AT_HOME, BOTH[1])
+    sent = world.sent[-1]
+    assert sent.update.lifetime == 0 and sent.packet.source == HOME and sent.packet.home_address is None
+    assert sent.interface == "wlan0" and world.state() == "registering"
+    assert world.node().tunnels == ()
+    kernel = world.engine.kernel_state()
+    assert kernel.addresses == (LocalAddress(HOME, "wlan0"),) and not any(one.table == 254 for one in kernel.routes)
+    assert not any(isinstance(one, AnnounceNeighbour) for one in world.actions)
+    actions = world.answer()
+    assert AnnounceNeighbour(HOME, "wlan0", True) in actions and world.state() == "at_home"
+    home_again = replace(AT_HOME, addresses=(*AT_HOME.addresses, AddressState(HOME, 128)))
+    world.links(home_again, BOTH[1])  # the home address on the link changes nothing
+    world.run(1000)
+    assert len(world.sent) == 2
+    world.links(*BOTH)
+    assert world.sent[2].bids() == {1: WLAN, 2: CELL} and world.sent[2].overwrites()
+    world.answer()
+    assert world.state() == "registered" and world.usable() == [1, 2]
+
+
+def test_starting_at_home_where_nothing_was_bound() -> None:
+    world = World()
+    world.links(AT_HOME)
+    assert world.sent[0].update.lifetime == 0
+    actions = world.answer(status=133)
+    assert world.state() == "at_home" and any(isinstance(one, AnnounceNeighbour) for one in actions)
+    assert not any(isinstance(one, SendPacket) for one in world.links(AT_HOME))
