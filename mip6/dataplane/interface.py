@@ -1,0 +1,66 @@
+"""What a data plane offers to the daemons, whichever way it moves packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv6Address
+from typing import Protocol
+
+from mip6.forwarding import DropReason, ForwardingTable
+
+OnPathMtu = Callable[[IPv6Address, IPv6Address, int], None]
+"""Called with local and remote end of a tunnel and the MTU of outer packets between them."""
+
+
+class DataPlaneError(Exception):
+    """The data plane asked for is not to be had."""
+
+
+PathMtuCallback = Callable[[IPv6Address, IPv6Address, int], None]
+"""Hears that the path from one address to another carries packets of at most so many octets."""
+
+
+@dataclass(slots=True)
+class TunnelCounters:
+    """Inner packets and octets: `out` over the tunnel to its far end, `in` from there."""
+
+    packets_out: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    bytes_in: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Per tunnel (home address, BID) and per reason of a drop."""
+
+    tunnels: Mapping[tuple[IPv6Address, int], TunnelCounters] = field(default_factory=dict)
+    drops: Mapping[DropReason, int] = field(default_factory=dict)
+
+    def tunnel(self, home_address: IPv6Address, bid: int) -> dict[str, int]:
+        """The counters of one tunnel by name; zeros when nothing has passed."""
+        return asdict(self.tunnels.get((home_address, bid), TunnelCounters()))
+
+
+class DataPlane(Protocol):
+    """Carries out a forwarding table."""
+
+    @property
+    def name(self) -> str:
+        """As the configuration calls it."""
+
+    def start(self) -> None:
+        """Begin to move packets, inside the running event loop."""
+
+    def set_table(self, table: ForwardingTable) -> None:
+        """From now on this table holds."""
+
+    def deliver(self, packet: bytes) -> None:
+        """Hand a packet to the local stack, as if it had come out of a tunnel."""
+
+    def counters(self) -> Counters:
+        """The counters as they stand."""
+
+    def stop(self, *, remove: bool) -> None:
+        """Stop moving packets; `remove`: the tunnel device goes too."""

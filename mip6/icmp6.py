@@ -1,0 +1,150 @@
+"""ICMPv6 messages of Mobile IPv6: home agent address discovery and mobile prefix discovery (RFC 6275 §6.5 to 6.8)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+from typing import ClassVar
+
+from mip6.headers import ipv6_header
+from mip6.numbers import Icmp6Type, Protocol
+from mip6.wire import (
+    ADDRESSES,
+    Declared,
+    FormError,
+    address,
+    bits,
+    declared,
+    flag,
+    internet_checksum,
+    pseudo_header,
+    rest,
+)
+
+PREFIX_INFORMATION = 3  # RFC 4861 §4.6.2
+HEADER = 4  # type, code, checksum
+
+
+class Icmp6Message(Declared):
+    """An ICMPv6 message of type TYPE; the fields stand behind type, code and checksum."""
+
+    __slots__ = ()
+    TYPE: ClassVar[int]
+    SOURCE: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        self.check_fields()
+
+    def check_fields(self) -> None:
+        """Raise ValueError when a field cannot be put on the wire."""
+
+
+@declared
+class PrefixInformation(Declared):
+    """Prefix information option; lifetimes in seconds, `router_address`: the prefix field is the router's address."""
+
+    on_link: bool = flag()
+    autonomous: bool = flag()
+    router_address: bool = flag()
+    unused: int = bits(5)
+    valid_lifetime: int = bits(32)
+    preferred_lifetime: int = bits(32)
+    prefix: IPv6Address = address(reserved=32)
+
+
+def _read_prefixes(data: bytes, start: int, end: int) -> tuple[tuple[int, PrefixInformation], ...]:
+    found = []
+    at = start
+    while at < end:
+        if at + 2 > end or data[at + 1] == 0 or at + 8 * data[at + 1] > end:
+            raise FormError("neighbour discovery option runs over the end", at)
+        stop = at + 8 * data[at + 1]
+        if data[at] == PREFIX_INFORMATION:
+            if stop - at != 32:
+                raise FormError(f"prefix information of {stop - at} octets", at)
+            found.append((data[at + 2], PrefixInformation.decode_fields(data, at + 3, stop)))
+        at = stop
+    return tuple(found)
+
+
+def _write_prefixes(prefixes: tuple[tuple[int, PrefixInformation], ...]) -> bytes:
+    return b"".join(bytes((PREFIX_INFORMATION, 4, length)) + one.encode_fields() for length, one in prefixes)
+
+
+@declared
+class HomeAgentDiscoveryRequest(Icmp6Message):
+    """DHAAD request; `mobile_router` asks for home agents that serve mobile routers (RFC 3963 §7.1)."""
+
+    TYPE: ClassVar[int] = Icmp6Type.HOME_AGENT_DISCOVERY_REQUEST
+    SOURCE: ClassVar[str] = "RFC 6275 §6.5"
+    identifier: int = bits(16)
+    mobile_router: bool = flag()
+    unused: int = bits(15, default=0)
+
+
+@declared
+class HomeAgentDiscoveryReply(Icmp6Message):
+    """DHAAD reply: home agents by falling preference."""
+
+    TYPE: ClassVar[int] = Icmp6Type.HOME_AGENT_DISCOVERY_REPLY
+    SOURCE: ClassVar[str] = "RFC 6275 §6.6"
+    identifier: int = bits(16)
+    mobile_router: bool = flag()
+    unused: int = bits(15, default=0)
+    addresses: tuple[IPv6Address, ...] = rest(ADDRESSES, default=())
+
+
+@declared
+class MobilePrefixSolicitation(Icmp6Message):
+    """Asks the home agent for the prefixes of the home link."""
+
+    TYPE: ClassVar[int] = Icmp6Type.MOBILE_PREFIX_SOLICITATION
+    SOURCE: ClassVar[str] = "RFC 6275 §6.7"
+    identifier: int = bits(16)
+    unused: int = bits(16, default=0)
+
+
+@declared
+class MobilePrefixAdvertisement(Icmp6Message):
+    """The prefixes of the home link, each with its length."""
+
+    TYPE: ClassVar[int] = Icmp6Type.MOBILE_PREFIX_ADVERTISEMENT
+    SOURCE: ClassVar[str] = "RFC 6275 §6.8"
+    identifier: int = bits(16)
+    managed: bool = flag()
+    other: bool = flag()
+    unused: int = bits(14, default=0)
+    prefixes: tuple[tuple[int, PrefixInformation], ...] = rest((_read_prefixes, _write_prefixes), default=())
+
+
+MESSAGES: dict[int, type[Icmp6Message]] = {
+    cls.TYPE: cls
+    for cls in (
+        HomeAgentDiscoveryRequest,
+        HomeAgentDiscoveryReply,
+        MobilePrefixSolicitation,
+        MobilePrefixAdvertisement,
+    )
+}
+
+
+def is_mobility_icmp6(data: bytes) -> bool:
+    """Whether this ICMPv6 message is one of those here."""
+    return len(data) >= 1 and data[0] in MESSAGES
+
+
+def decode_icmp6(data: bytes) -> Icmp6Message:
+    """Read an ICMPv6 message of one of these types; the checksum is the caller's (`SignallingPacket`)."""
+    if len(data) < HEADER or data[0] not in MESSAGES:
+        raise FormError("not an ICMPv6 message of Mobile IPv6")
+    if data[1] != 0:
+        raise FormError(f"ICMPv6 code {data[1]}, not 0", 1)
+    message: Icmp6Message = MESSAGES[data[0]].decode_fields(data, HEADER, len(data))
+    return message
+
+
+def build_icmp6(source: IPv6Address, destination: IPv6Address, message: Icmp6Message) -> bytes:
+    """A whole packet with its checksum."""
+    body = bytes((message.TYPE, 0, 0, 0)) + message.encode_fields()
+    checksum = internet_checksum(pseudo_header(source, destination, len(body), Protocol.ICMPV6) + body)
+    body = body[:2] + checksum.to_bytes(2, "big") + body[HEADER:]
+    return ipv6_header(source, destination, Protocol.ICMPV6, len(body)) + body

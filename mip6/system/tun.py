@@ -1,0 +1,56 @@
+"""The tunnel device: a persistent TUN, so that routes and addresses on it outlive a crash of the agent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_IFF_TUN, _IFF_NO_PI, _IFF_UP = 0x0001, 0x1000, 0x0001
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
+_NAME_LENGTH = 15
+
+
+class TunError(Exception):
+    """The device cannot be had; the message says which and why."""
+
+
+class Tun:
+    """Creates the device `name`, or adopts one that an earlier run left, and sets its MTU and takes it up.
+
+    Without packet information: what is read and written are bare packets. TunError when the name does not do, /dev/net/tun
+    is missing, rights are missing, or another process has the device.
+    """
+
+    def __init__(self, name: str, mtu: int) -> None:
+        if not name or len(name.encode()) > _NAME_LENGTH:
+            raise TunError(f"device name {name!r}: expected 1 to {_NAME_LENGTH} octets")
+        self.name = name
+        with contextlib.ExitStack() as undo:
+            try:
+                self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                undo.callback(os.close, self.fd)
+                fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+                fcntl.ioctl(self.fd, _TUNSETPERSIST, 1)
+                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
+                    fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), mtu))
+                    answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+                    flags = struct.unpack("16sH22x", answer)[1] | _IFF_UP
+                    fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags))
+            except OSError as error:
+                hint = " (in use by another process)" if error.errno == errno.EBUSY else ""
+                raise TunError(f"tunnel device {name}: {error.strerror}{hint}") from error
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Let go of the device; it stays, without carrier."""
+        os.close(self.fd)
+
+    def remove(self) -> None:
+        """Remove the device and what stands on it."""
+        fcntl.ioctl(self.fd, _TUNSETPERSIST, 0)
+        self.close()
