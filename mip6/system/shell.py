@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv6Address
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from mip6.dataplane import choose
 from mip6.dataplane.interface import DataPlane
 from mip6.forwarding import ForwardingTable
 from mip6.system import log, neighbours, notify
+from mip6.system.command import UnusableError
 from mip6.system.control import ControlServer
 from mip6.system.netlink import HomeLinkSettings, KernelApplier, LinkWatcher, settings_warnings
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
@@ -105,8 +107,11 @@ class Shell:
             self._guard.install()
             self._sender = PacketSender()
             stack.callback(self._sender.close)
-            self._dataplane = choose(self._kind, self._device, self._mtu, self._path_mtu)
-            self._dataplane.start()
+            self._dataplane = choose(self._kind, self._device, self._mtu, self.handle)
+            try:
+                self._dataplane.start()
+            except OSError as error:
+                raise UnusableError(f"tunnel device {self._device}: {error}") from error
             stack.push(self._close_dataplane)
             self._kernel = KernelApplier(self._device)
             stack.callback(self._kernel.close)
@@ -186,9 +191,6 @@ class Shell:
         self.handle(event)
         self.perform([actions.KernelChanged()])  # the kernel flushes routes with their link
 
-    def _path_mtu(self, local: IPv6Address, remote: IPv6Address, mtu: int) -> None:
-        self.handle(events.PathMtuChanged(local, remote, mtu))
-
     def _stop(self) -> None:
         if self._stopping:  # told twice: no goodbyes
             self._end()
@@ -226,7 +228,7 @@ class Shell:
         """Carry out, in order, at the end of this turn; what follows a `StoreNode` once that is on disk."""
         stores = [index for index, action in enumerate(todo) if isinstance(action, actions.StoreNode)]
         self._queue(todo[: stores[0]] if stores else todo)
-        for index, following in zip(stores, [*stores[1:], len(todo)], strict=True):
+        for index, following in pairwise([*stores, len(todo)]):
             action = todo[index]
             assert isinstance(action, actions.StoreNode)
             self._keep(action, list(todo[index + 1 : following]))
