@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from ipaddress import IPv6Address
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mip6 import events
 from mip6.actions import (
@@ -30,6 +29,9 @@ from mobilenode.movement import care_of_addresses, home_link
 from mobilenode.reception import Reception
 from mobilenode.registration import Goal, Registration
 from mobilenode.settings import MobileNodeSettings
+
+if TYPE_CHECKING:
+    from random import Random
 
 PATH_MTU_LIFETIME = 600.0  # seconds until a learned path MTU is forgotten (RFC 8201 §4)
 GOODBYE_TIME = 3.0  # seconds that a deregistration may take at shutdown: two tries

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from random import Random
+from typing import TYPE_CHECKING
 
 from mip6.actions import Action, Report, SendPacket
 from mip6.auth import ntp_timestamp
@@ -24,6 +24,9 @@ from mobilenode.movement import CareOfAddress, HomeLink
 from mobilenode.policy import resolve
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.updates import binding_update, fit_flows
+
+if TYPE_CHECKING:
+    from random import Random
 
 INITIAL_BINDACK_TIMEOUT = 1.0  # seconds, RFC 6275 §12
 FIRST_REGISTRATION_TIMEOUT = 1.5  # seconds, InitialBindackTimeoutFirstReg, RFC 6275 §13
