@@ -1,0 +1,183 @@
+"""What a topology means in the words of ip, tc, sysctl, radvd, nft and TOML. Pure: text from data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from labs.flows import DOWN, UP, Flow
+from labs.topology import Advertisement, Interface, Link, Node, Route, Topology
+
+COUNTER_TABLE = "lab"
+TOTAL = "total"
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+_IPV6_IN_IPV6 = 41
+_SYSCTL = "net.ipv6.conf"
+_LAST_RESORT = 4096  # metric behind that of every other route to the same destination
+
+
+def link_commands(topology: Topology, namespaces: Mapping[str, str]) -> list[str]:
+    """`ip -batch` lines that create every link, each end at once in its namespace.
+
+    Interface indexes are given, all different: the kernel reports a loss of carrier at once only where a veth's index
+    differs from its peer's, and otherwise up to a second later (linkwatch_urgent_event).
+    """
+    commands = []
+    for number, link in enumerate(topology.links):
+        (a, a_interface), (b, b_interface) = link.ends
+        index = 10 + 2 * number
+        commands.append(
+            f"link add name {a_interface} index {index} mtu {link.mtu} netns {namespaces[a]} type veth "
+            f"peer name {b_interface} index {index + 1} mtu {link.mtu} netns {namespaces[b]}"
+        )
+    return commands
+
+
+def sysctls(node: Node) -> list[str]:
+    """`key=value` settings of a node, to be made before its interfaces go up."""
+    settings = [
+        f"{_SYSCTL}.{scope}.{key}"
+        for scope in ("all", "default")
+        for key in ("disable_ipv6=0", "accept_dad=0", "accept_ra=0", "keep_addr_on_down=1")
+    ]
+    settings.append(f"{_SYSCTL}.all.forwarding={int(node.forwarding)}")
+    for interface in node.interfaces:
+        key = f"{_SYSCTL}.{interface.name.replace('.', '/')}"
+        # 2: also on a node that forwards, where Linux otherwise ignores router advertisements
+        settings.append(f"{key}.accept_ra={2 if interface.autoconf else 0}")
+        settings.append(f"{key}.accept_dad={int(interface.dad)}")
+    return settings
+
+
+def interface_commands(node: Node) -> list[str]:
+    """`ip -batch` lines, inside the node: addresses, interfaces up."""
+    commands = ["link set lo up"]
+    for interface in node.interfaces:
+        commands += [f"address add {address} dev {interface.name} nodad" for address in interface.addresses]
+        if interface.token is not None:
+            commands.append(f"token set {interface.token} dev {interface.name}")
+        commands.append(f"link set {interface.name} up")
+    return commands
+
+
+def route_commands(node: Node, device: str | None = None) -> list[str]:
+    """`ip -batch` lines, inside the node, that make its routes so; only those by `device` if one is given."""
+    return [_route_command(route) for route in node.routes if device is None or route.device == device]
+
+
+def _route_command(route: Route) -> str:
+    if route.device is None:
+        return f"route replace unreachable {route.destination} metric {_LAST_RESORT}"
+    via = "" if route.via is None else f" via {route.via}"
+    return f"route replace {route.destination}{via} dev {route.device}"
+
+
+def rate_commands(topology: Topology, node: Node) -> list[str]:
+    """`tc -batch` lines, inside the node: a token bucket at every rate-limited interface."""
+    return [
+        f"qdisc replace dev {interface} root tbf rate {link.rate}bit burst {_burst(link)} limit {link.queue}"
+        for link in topology.links
+        for name, interface in link.ends
+        if name == node.name and link.rate is not None
+    ]
+
+
+def _burst(link: Link) -> int:
+    """Octets that pass at once: what the rate makes in 4 ms (a kernel tick), and always two packets."""
+    assert link.rate is not None
+    return max(link.rate // 8 // 250, 2 * (link.mtu + 14))
+
+
+def radvd(node: Node) -> str:
+    """radvd.conf of a node, empty when it advertises nothing."""
+    return "\n".join(
+        _radvd_interface(interface, interface.advertises) for interface in node.interfaces if interface.advertises
+    )
+
+
+def _radvd_interface(interface: Interface, advertises: Advertisement) -> str:
+    low, high = advertises.interval
+    on = "on" if advertises.home_agent else "off"
+    return f"""interface {interface.name} {{
+    AdvSendAdvert on;
+    AdvIntervalOpt on;
+    AdvHomeAgentFlag {on};
+    MinRtrAdvInterval {low};
+    MaxRtrAdvInterval {high};
+    MinDelayBetweenRAs 0.03;
+    AdvDefaultLifetime {advertises.router_lifetime};
+    AdvDefaultPreference {advertises.preference};
+    prefix {advertises.prefix} {{
+        AdvOnLink on;
+        AdvAutonomous on;
+        AdvRouterAddr {on};
+        AdvValidLifetime {advertises.valid_lifetime};
+        AdvPreferredLifetime {advertises.preferred_lifetime};
+    }};
+}};
+"""
+
+
+def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
+    """An nft ruleset that counts what the node forwards over its access links; empty when it has none.
+
+    Named counters `LINK_FLOW_down` and `LINK_FLOW_up`, and LINK_total_* for everything. A flow is known by protocol and
+    the correspondent's port, as a plain packet and inside IPv6-in-IPv6.
+    """
+    names: list[str] = []
+    rules: list[str] = []
+    flows = tuple(flows)
+    for name, link in topology.access_links.items():
+        (counting, interface), _ = link.ends
+        if counting != node.name:
+            continue
+        for direction, side, port in ((DOWN, "oifname", "sport"), (UP, "iifname", "dport")):
+            names.append(counter := counter_name(name, TOTAL, direction))
+            rules.append(f'{side} "{interface}" counter name {counter}')
+            for flow in flows:
+                names.append(counter := counter_name(name, flow.name, direction))
+                rules += [f'{side} "{interface}" {match} counter name {counter}' for match in _matches(flow, port)]
+    if not names:
+        return ""
+    declared = "\n".join(f"    counter {name} {{}}" for name in names)
+    chain = "\n".join(f"        {rule}" for rule in rules)
+    return f"""table ip6 {COUNTER_TABLE} {{
+{declared}
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+{chain}
+    }}
+}}
+"""
+
+
+def _matches(flow: Flow, port: str) -> Iterator[str]:
+    yield f"{flow.protocol} {port} {flow.port}"
+    # Next header of the outer header, of the inner one behind its 40 octets, and the inner port, in bits.
+    offset = (80 + (0 if port == "sport" else 2)) * 8
+    yield f"@nh,48,8 {_IPV6_IN_IPV6} @nh,368,8 {_PROTOCOLS[flow.protocol]} @nh,{offset},16 {flow.port}"
+
+
+def counter_name(link: str, flow: str, direction: str) -> str:
+    return f"{link}_{flow}_{direction}"
+
+
+def toml(settings: Mapping[str, object]) -> str:
+    """A mapping as TOML: scalars and lists first, then tables and arrays of tables, as deep as they go."""
+    return "\n".join(_toml_lines(settings, ())) + "\n"
+
+
+def _toml_lines(table: Mapping[str, object], path: tuple[str, ...]) -> Iterator[str]:
+    inner: list[tuple[str, Mapping[str, object], str]] = []
+    for key, value in table.items():
+        name = ".".join((*path, key))
+        if isinstance(value, Mapping):
+            inner.append((key, value, f"[{name}]"))
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            inner += [(key, item, f"[[{name}]]") for item in value]
+        else:
+            yield f"{key} = {json.dumps(value)}"  # strings, numbers, booleans and lists are written alike in both
+    for key, value, header in inner:
+        yield ""
+        yield header
+        yield from _toml_lines(value, (*path, key))

@@ -1,0 +1,205 @@
+"""A network as data: nodes, their interfaces, links, routes, router advertisements and daemons.
+
+A topology says what there is, `labs.render` what that means in the words of ip, tc, radvd and nft, and
+`labs.namespaces` makes it real. All values are frozen and checked when they are made, so that a wrong topology fails
+before the first namespace exists.
+
+    two = Topology(
+        "two",
+        nodes=(Node("a", (interface("eth0", "2001:db8::1/64"),)), Node("b", (interface("eth0", "2001:db8::2/64"),))),
+        links=(Link("a:eth0", "b:eth0", rate=5_000_000),),
+    )
+    with Lab(two) as lab:
+        lab["a"].run("ip", "-6", "route", "get", "2001:db8::2")
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+
+_NODE_NAME = re.compile(r"[a-z][a-z0-9]*")
+_INTERFACE_NAME = re.compile(r"[a-z][a-z0-9.]{0,14}")  # Linux: at most 15 characters
+_PREFERENCES = ("low", "medium", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class Advertisement:
+    """Router advertisements on an interface (RFC 4861 §4.2): one prefix for SLAAC and this node as default router.
+
+    Lifetimes and intervals in seconds, `preference` as RFC 4191. `home_agent` sets the H flag and the R flag with the
+    router's address in the prefix (RFC 6275 §7.1 and §7.2). The intervals are those that RFC 6275 §7.5 allows.
+    """
+
+    prefix: IPv6Network
+    valid_lifetime: int = 3600
+    preferred_lifetime: int = 1800
+    router_lifetime: int = 1800
+    preference: str = "medium"
+    interval: tuple[float, float] = (0.2, 0.4)
+    home_agent: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preference not in _PREFERENCES:
+            raise ValueError(f"router preference {self.preference!r}: expected one of {', '.join(_PREFERENCES)}")
+        if not self.preferred_lifetime <= self.valid_lifetime:
+            raise ValueError(f"prefix {self.prefix}: preferred lifetime exceeds the valid one")
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface of a node.
+
+    `addresses` are static, without duplicate address detection. With `autoconf` the kernel does SLAAC, also on a node
+    that forwards; `dad` makes its addresses go through duplicate address detection (about a second); `token` fixes
+    the interface identifier of its addresses.
+    """
+
+    name: str
+    addresses: tuple[IPv6Interface, ...] = ()
+    autoconf: bool = False
+    dad: bool = False
+    token: IPv6Address | None = None
+    advertises: Advertisement | None = None
+
+    def __post_init__(self) -> None:
+        if not _INTERFACE_NAME.fullmatch(self.name) or self.name == "lo":
+            raise ValueError(f"interface name {self.name!r}: expected up to 15 of a-z, 0-9 and dot, and not lo")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A static route. Without a device it is of type `unreachable`: what nothing better matches ends here."""
+
+    destination: IPv6Network
+    device: str | None = None
+    via: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """`python -m PROGRAM --config FILE` on a node. `settings` is the TOML file as a mapping.
+
+    The lab adds the paths of the control socket (and of the home agent's state) to the table named like the program.
+    """
+
+    program: str
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One network namespace."""
+
+    name: str
+    interfaces: tuple[Interface, ...] = ()
+    routes: tuple[Route, ...] = ()
+    forwarding: bool = False
+    daemons: tuple[Daemon, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _NODE_NAME.fullmatch(self.name):
+            raise ValueError(f"node name {self.name!r}: expected a letter, then letters and digits, all lower case")
+        names = [interface.name for interface in self.interfaces]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f"node {self.name}: interface {twice[0]} is declared twice")
+        for route in self.routes:
+            if route.device is not None and route.device not in names:
+                raise ValueError(f"node {self.name}: route to {route.destination} by unknown interface {route.device}")
+        if not self.forwarding and any(interface.advertises for interface in self.interfaces):
+            raise ValueError(f"node {self.name}: a node that advertises itself as router must forward")
+
+    def interface(self, name: str) -> Interface:
+        """The interface of that name; KeyError if there is none."""
+        for interface in self.interfaces:
+            if interface.name == name:
+                return interface
+        raise KeyError(f"node {self.name} has no interface {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A point-to-point link between two interfaces, written `node:interface`.
+
+    `rate` limits both directions, in bit/s (None: as fast as the machine); `queue` is how many octets wait for a
+    rate-limited direction before packets are dropped. A link with a `name` is an access link: traffic is counted on
+    it, in the node of end `a`.
+    """
+
+    a: str
+    b: str
+    rate: int | None = None
+    mtu: int = 1500
+    queue: int = 256 * 1024
+    name: str | None = None
+
+    @property
+    def ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """(node, interface) of both ends."""
+        (a, a_interface), (b, b_interface) = self.a.split(":"), self.b.split(":")
+        return (a, a_interface), (b, b_interface)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole network. Nodes are started in the order given and stopped in the reverse order."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...] = ()
+    _by_name: Mapping[str, Node] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {node.name: node for node in self.nodes})
+        if len(self._by_name) != len(self.nodes):
+            raise ValueError(f"topology {self.name}: two nodes have the same name")
+        joined = Counter(end for link in self.links for end in link.ends)
+        declared = {(node.name, interface.name) for node in self.nodes for interface in node.interfaces}
+        for end, times in joined.items():
+            if end not in declared:
+                raise ValueError(f"topology {self.name}: link at {':'.join(end)}, which no node declares")
+            if times > 1:
+                raise ValueError(f"topology {self.name}: {':'.join(end)} is in {times} links")
+        if loose := sorted(declared - joined.keys()):
+            raise ValueError(f"topology {self.name}: interface {':'.join(loose[0])} is in no link")
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    @property
+    def access_links(self) -> dict[str, Link]:
+        """The links that have a name, by name."""
+        return {link.name: link for link in self.links if link.name is not None}
+
+
+def interface(
+    name: str,
+    *addresses: str,
+    autoconf: bool = False,
+    dad: bool = False,
+    token: str | None = None,
+    advertises: Advertisement | None = None,
+) -> Interface:
+    """An Interface from text: `interface("eth0", "2001:db8::1/64")`."""
+    return Interface(
+        name,
+        tuple(IPv6Interface(address) for address in addresses),
+        autoconf=autoconf,
+        dad=dad,
+        token=None if token is None else IPv6Address(token),
+        advertises=advertises,
+    )
+
+
+def route(destination: str, device: str | None = None, via: str | None = None) -> Route:
+    """A Route from text; `default` is ::/0. Without a device the destination is unreachable."""
+    network = IPv6Network("::/0" if destination == "default" else destination)
+    return Route(network, device, None if via is None else IPv6Address(via))
+
+
+def advertise(prefix: str, **settings: object) -> Advertisement:
+    """An Advertisement of `prefix`, with the settings of the class by name."""
+    return Advertisement(IPv6Network(prefix), **settings)  # type: ignore[arg-type]

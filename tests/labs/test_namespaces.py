@@ -1,0 +1,152 @@
+"""Labs in real namespaces: they come up as declared and leave nothing behind, however they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from labs.namespaces import RUN, Lab, LabError, labels, missing, node_names, remove
+from labs.plain import plain_topology
+from labs.runner import wait_for_addresses
+from labs.topology import Topology
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(bool(missing()), reason="; ".join(missing())),
+]
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 20_000_000  # bit/s
+
+
+@pytest.fixture
+def label() -> Iterator[str]:
+    """A label of this test's own; nothing of it is left afterwards."""
+    name = f"t{uuid.uuid4().hex[:6]}"
+    yield name
+    remove(name)
+
+
+@pytest.fixture
+def topology() -> Topology:
+    return plain_topology(RATE)
+
+
+def nothing_left(label: str) -> bool:
+    return label not in labels() and not node_names(label) and not (RUN / label).exists()
+
+
+def eventually(condition: Callable[[], object], limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_addresses_come_by_router_advertisement_and_packets_pass(topology: Topology, label: str) -> None:
+    with Lab(topology, label) as lab:
+        wait_for_addresses(lab)
+        [address] = lab["mr"].addresses("wlan0")
+        assert address["local"].startswith("2001:db8:a:")
+        assert [found["local"] for found in lab["lfn"].addresses("eth0")] == ["2001:db8:f00:1::10"]
+        lab["cn"].python("http.server", "--bind", "2001:db8:c::2", "--directory", lab["cn"].directory, log="http.log")
+        lab.until(lambda: lab["cn"].run("ss", "-Hltn", "sport = :8000"), 5, "the server listens")
+        fetch = "import urllib.request as u; print(u.urlopen('http://[2001:db8:c::2]:8000/').status)"
+        assert lab["lfn"].run(sys.executable, "-c", fetch).strip() == "200"
+    assert nothing_left(label)
+
+
+def test_rate_is_as_declared_in_both_directions(topology: Topology, label: str) -> None:
+    if shutil.which("iperf3") is None:
+        pytest.skip("needs the command iperf3")
+    with Lab(topology, label) as lab:
+        wait_for_addresses(lab)
+        server = lab["cn"].popen("iperf3", "-s", log="iperf3.log")
+        lab.until(lambda: lab["cn"].run("ss", "-Hltn", "sport = :5201"), 5, "iperf3 listens")
+        for direction in ([], ["-R"]):
+            result = json.loads(lab["lfn"].run("iperf3", "-6", "-J", "-t2", "-c", "2001:db8:c::2", *direction))
+            ratio = result["end"]["sum_received"]["bits_per_second"] / RATE
+            assert 0.8 < ratio < 1.05, direction
+        lab["cn"].stop(server)
+
+
+def test_two_labs_at_once_do_not_meet(topology: Topology, label: str) -> None:
+    other = f"{label}-b"
+    with Lab(topology, label) as first, Lab(topology, other) as second:
+        assert set(first.nodes) == set(second.nodes)
+        assert node_names(label) == node_names(other) == sorted(first.nodes)
+        with pytest.raises(LabError, match="exists already"):
+            Lab(topology, label).up()
+    assert nothing_left(label) and nothing_left(other)
+
+
+def test_nothing_is_left_after_a_failure(topology: Topology, label: str) -> None:
+    with pytest.raises(LabError, match="status 1"), Lab(topology, label) as lab:
+        lab["cn"].run("false")
+    assert nothing_left(label)
+
+
+def test_a_process_that_ends_is_told(topology: Topology, label: str) -> None:
+    with Lab(topology, label) as lab:
+        lab["cn"].popen("sh", "-c", "echo the reason; exit 3", log="short.log")
+        with pytest.raises(LabError, match=r"(?s)short ended with status 3.*the reason"):
+            lab.until(lambda: False, 5, "never")
+
+
+HOLD = """
+import signal, sys, time
+from labs.namespaces import Lab
+from labs.plain import plain_topology
+with Lab(plain_topology(), sys.argv[1]):
+    print("up", flush=True)
+    signal.pause()
+"""
+
+
+def hold(label: str) -> subprocess.Popen[str]:
+    """A process that keeps a lab up until a signal ends it."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, label], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_nothing_is_left_after_ctrl_c(label: str) -> None:
+    process = hold(label)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert nothing_left(label)
+
+
+def test_down_removes_what_a_killed_run_has_left(label: str) -> None:
+    process = hold(label)
+    process.kill()
+    process.communicate(timeout=20)
+    assert node_names(label)
+    done = subprocess.run([sys.executable, "-m", "labs.cli", "down", label], cwd=ROOT)
+    assert done.returncode == 0
+    assert nothing_left(label)
+
+
+def test_sigterm_to_a_running_scenario_removes_its_lab() -> None:
+    before = set(labels())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labs.cli", "run", "plain"], cwd=ROOT, stdout=subprocess.DEVNULL, env=dict(os.environ)
+    )
+    assert eventually(lambda: set(labels()) - before, 10)
+    [label] = set(labels()) - before
+    process.terminate()
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert nothing_left(label)
