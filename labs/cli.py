@@ -1,153 +1,149 @@
-"""`mip6 lab`: list, run, up, shell and down; also `python -m labs.cli`.
-
-`run` plays a scenario and takes its lab away again, also after Ctrl-C or SIGTERM. `up` leaves lab and daemons running
-until `down`.
-"""
+"""`mip6 lab`: run a scenario, or bring its network up and look around in it."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from labs.car import CAR_SCENARIO
-from labs.namespaces import NETNS, Lab, LabError, labels, missing, node_names, remove
+from labs.namespaces import NETNS, RUN, Lab, LabError, labels, missing, namespace, node_names, remove
 from labs.plain import PLAIN
 from labs.runner import Runner, wait_for_addresses
 from labs.scenario import Scenario
 from labs.view import View
 
-SCENARIOS = {scenario.name: scenario for scenario in (CAR_SCENARIO, PLAIN)}
-_INTERRUPTED = 128  # exit status after a signal: this and its number, as shells have it
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (CAR_SCENARIO, PLAIN)}
+AGENT_FILES = "/run/mip6"  # where `mip6 status` looks
 
 
 def add_parser(commands: Any) -> None:
     """The arguments of the command."""
-    _arguments(commands.add_parser("lab", help="run scenarios in network namespaces"))
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("lab", help="run scenarios in network namespaces", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def action(name: str, about: str, do: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        added = actions.add_parser(name, help=about, description=about)
-        added.set_defaults(run=_guarded(do))
+    def action(name: str, handler: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(name, help=about, description=about)
+        added.set_defaults(run=lambda arguments: _run(handler, arguments))
         return added
 
-    action("list", "scenarios, and the labs that exist now", _list)
-    run = action("run", "play a scenario and check it", _run)
-    up = action("up", "make a scenario's network, with its daemons, and leave it running", _up)
-    for starts in (run, up):
-        starts.add_argument("name", choices=SCENARIOS, metavar="NAME", help=", ".join(SCENARIOS))
-        starts.add_argument("--dataplane", choices=("userspace", "auto"), default="auto")
-    run.add_argument("--json", type=Path, metavar="FILE", help="write the checks to this file")
-    shell = action("shell", "a shell, or one command, inside a node of a lab", _shell)
-    shell.add_argument("name", metavar="NAME")
-    shell.add_argument("node", metavar="NODE")
-    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="-- CMD")
-    down = action("down", "remove a lab, or what a killed run has left of it", _down)
-    down.add_argument("name", metavar="NAME")
+    action("list", _list, "the scenarios there are, and the labs that are up")
+    play = action("run", _play, "play a scenario and check it; exit status 0 when every check passed")
+    play.add_argument("name", choices=SCENARIOS)
+    play.add_argument("--json", type=Path, metavar="FILE", help="write the checks there too")
+    up = action("up", _up, "bring up a scenario's network and agents, and leave them running")
+    up.add_argument("name", choices=SCENARIOS)
+    for chosen in (play, up):
+        chosen.add_argument("--dataplane", choices=("userspace", "auto"), default="auto")
+    shell = action("shell", _shell, "a shell, or the command after --, in a node of a lab that is up")
+    shell.add_argument("name", help="the lab, as `mip6 lab list` shows it")
+    shell.add_argument("node")
+    shell.add_argument("words", nargs="*", metavar="-- COMMAND", help="default: the user's shell")
+    down = action("down", _down, "remove a lab, or what a killed run has left of it")
+    down.add_argument("name", help="the lab, as `mip6 lab list` shows it")
 
 
-def _guarded(do: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """`do` with faults of the lab as a sentence, and with signals that unwind the stack, so that labs are removed."""
-
-    def guarded(arguments: argparse.Namespace) -> int:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _leave)
-        try:
-            return do(arguments)
-        except LabError as error:
-            print(f"mip6 lab: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("mip6 lab: interrupted", file=sys.stderr)
-            return _INTERRUPTED + signal.SIGINT
-
-    return guarded
+def _run(handler: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    try:
+        with _termination_raises():
+            return handler(arguments)
+    except LabError as error:
+        print(f"mip6 lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmip6 lab: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
-def _leave(number: int, _: FrameType | None) -> None:
-    raise SystemExit(_INTERRUPTED + number)
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """SIGTERM and the loss of the terminal end the command in order, as Ctrl-C does, so that the lab is removed."""
 
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-def _require_means() -> None:
-    if lacks := missing():
-        raise LabError("; ".join(lacks))
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _list(_: argparse.Namespace) -> int:
     for scenario in SCENARIOS.values():
-        print(f"{scenario.name:<10}{scenario.title}")
+        print(f"{scenario.name:<10} {scenario.title}")
     for label in labels():
-        print(f"exists: {label} ({', '.join(node_names(label)) or 'no namespaces'})")
+        print(f"up: {label}  ({' '.join(node_names(label))})")
     return 0
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    _require_means()
-    scenario = SCENARIOS[arguments.name]
+def _play(arguments: argparse.Namespace) -> int:
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise LabError(f"--json {arguments.json}: there is no such directory")
+    _demand_everything()
     view = View(sys.stdout)
-    report = Runner(scenario, view).run(**_overrides(arguments))
+    report = Runner(SCENARIOS[arguments.name], view).run(dataplane=arguments.dataplane)
+    view.report(report)
     if arguments.json is not None:
         arguments.json.write_text(report.as_json())
-    view.report(report)
     return 0 if report.passed else 1
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    _require_means()
-    scenario: Scenario = SCENARIOS[arguments.name]
+    _demand_everything()
+    scenario = SCENARIOS[arguments.name]
     lab = Lab(scenario.topology, flows=scenario.flows)
     try:
         lab.up()
         wait_for_addresses(lab)
-        lab.start_daemons(**_overrides(arguments))
+        lab.start_daemons(dataplane=arguments.dataplane)
     except BaseException:
         lab.down()
         raise
-    print(f"lab {lab.label} is up: {', '.join(lab.nodes)}; files in {lab.directory}")
-    print(f"look inside: mip6 lab shell {lab.label} NODE; remove it: mip6 lab down {lab.label}")
+    print(f"Lab {lab.label} is up. Its nodes: {', '.join(lab.nodes)}; their files: {RUN / lab.label}.")
+    for node in lab.nodes.values():
+        for program in node.daemons:
+            print(f"  mip6 lab shell {lab.label} {node.name} -- mip6 status    # what the {program} does")
+    print(f"  mip6 lab down {lab.label}    # removes it")
     return 0
-
-
-def _overrides(arguments: argparse.Namespace) -> dict[str, object]:
-    return {"dataplane": arguments.dataplane}
 
 
 def _shell(arguments: argparse.Namespace) -> int:
-    _require_means()
+    """Become the command: inside the node's network, and with the files of its agents where agents have them."""
     nodes = node_names(arguments.name)
+    if not nodes:
+        raise LabError(f"no lab {arguments.name} is up; `mip6 lab list` shows which are")
     if arguments.node not in nodes:
-        there = f"it has {', '.join(nodes)}" if nodes else "no such lab; `mip6 lab up NAME` makes one"
-        raise LabError(f"lab {arguments.name} has no node {arguments.node}: {there}")
-    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
-    namespace = NETNS / f"mip6-{arguments.name}-{arguments.node}"
-    os.execvp("nsenter", ["nsenter", f"--net={namespace}", "--", *(words or [os.environ.get("SHELL", "/bin/sh")])])
+        raise LabError(f"lab {arguments.name} has no node {arguments.node}; it has {', '.join(nodes)}")
+    words = arguments.words or [os.environ.get("SHELL", "/bin/sh")]
+    files = RUN / arguments.name / arguments.node
+    prepare = f'mkdir -p {AGENT_FILES} && mount --bind "$0" {AGENT_FILES} && exec "$@"'
+    command = ["nsenter", f"--net={NETNS / namespace(arguments.name, arguments.node)}", "--"]
+    command += ["unshare", "--mount", "--", "sh", "-c", prepare, str(files), *words]
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    program = shutil.which(command[0])
+    if program is None:
+        raise LabError("; ".join(missing()))
+    os.execve(program, command, {**os.environ, "PATH": path})
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    _require_means()
-    if arguments.name not in labels():
-        raise LabError(f"lab {arguments.name} does not exist")
-    remove(arguments.name)
-    print(f"lab {arguments.name} is removed")
+    if os.geteuid() != 0:
+        raise LabError("network namespaces need root: run this as root")
+    if not remove(arguments.name):
+        raise LabError(f"there is no lab {arguments.name}; `mip6 lab list` shows which there are")
+    print(f"Lab {arguments.name} is removed.")
     return 0
 
 
-def main() -> int:
-    """The exit status of `python -m labs.cli`."""
-    parser = argparse.ArgumentParser(prog="mip6 lab", description=__doc__)
-    _arguments(parser)
-    arguments = parser.parse_args()
-    status: int = arguments.run(arguments)
-    return status
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _demand_everything() -> None:
+    if lacks := missing():
+        raise LabError("; ".join(lacks))

@@ -72,7 +72,7 @@ class LabNode:
     def __init__(self, lab: Lab, node: Node) -> None:
         self.name = node.name
         self.node = node
-        self.namespace = _namespace(lab.label, node.name)
+        self.namespace = namespace(lab.label, node.name)
         self.directory = lab.directory / node.name
         self.processes: dict[subprocess.Popen[bytes], Path] = {}  # with the file of their output
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -314,8 +314,8 @@ def remove(label: str) -> bool:
         started = json.loads((directory / "lab.json").read_text())["nodes"]
     # In reverse order, so that a mobile node can say goodbye while its home agent is still there.
     for node in sorted(present, key=lambda name: started.index(name) if name in started else -1, reverse=True):
-        end_processes(_processes_in(_namespace(label, node)))
-    _ip(*(f"netns delete {_namespace(label, node)}" for node in present))
+        end_processes(_processes_in(namespace(label, node)))
+    _ip(*(f"netns delete {namespace(label, node)}" for node in present))
     existed = directory.exists() or bool(present)
     shutil.rmtree(directory, ignore_errors=not directory.exists())
     return existed
@@ -366,7 +366,8 @@ def _processes_in(namespace: str) -> list[int]:
     return found
 
 
-def _namespace(label: str, node: str) -> str:
+def namespace(label: str, node: str) -> str:
+    """The name of a node's network namespace."""
     return f"{PREFIX}-{label}-{node}"
 
 
