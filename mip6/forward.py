@@ -178,10 +178,8 @@ def decapsulate(
         return Dropped(DropReason.NOT_FORWARDABLE)
     uplink = lookup.table.end is End.HOME_AGENT
     owner = lookup.owner(parsed.source if uplink else parsed.destination)
-    for node, tunnel in candidates:
-        if node is owner:
-            break
-    else:  # RFC 6275 §10.4.5, RFC 3963 §6.3
+    mine = next((one for one in candidates if one[0] is owner), None)
+    if mine is None:  # RFC 6275 §10.4.5, RFC 3963 §6.3
         return Dropped(DropReason.SOURCE_NOT_OWNED if uplink else DropReason.DESTINATION_NOT_OWNED)
     ecn = decapsulated_ecn(parsed.traffic_class & 3, traffic_class & 3)
     if ecn is None:
@@ -189,7 +187,7 @@ def decapsulate(
     packet = inner[: parsed.length]
     if ecn != parsed.traffic_class & 3:
         packet = packet[:1] + bytes((packet[1] & 0xCF | ecn << 4,)) + packet[2:]
-    return Delivered(node, tunnel, packet)
+    return Delivered(*mine, packet)
 
 
 def decapsulated_ecn(inner: int, outer: int) -> int | None:

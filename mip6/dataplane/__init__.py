@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mip6.dataplane.interface import DataPlane, DataPlaneError, OnPathMtu, PathMtuCallback
+from mip6.dataplane.interface import DataPlane, DataPlaneError, OnPathMtu
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU
 from mip6.system import log

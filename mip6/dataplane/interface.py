@@ -7,18 +7,15 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import IPv6Address
 from typing import Protocol
 
+from mip6.events import PathMtuChanged
 from mip6.forwarding import DropReason, ForwardingTable
 
-OnPathMtu = Callable[[IPv6Address, IPv6Address, int], None]
-"""Called with local and remote end of a tunnel and the MTU of outer packets between them."""
+OnPathMtu = Callable[[PathMtuChanged], None]
+"""Told that the path between the ends of a tunnel carries less than the table says."""
 
 
 class DataPlaneError(Exception):
     """The data plane asked for is not to be had."""
-
-
-PathMtuCallback = Callable[[IPv6Address, IPv6Address, int], None]
-"""Hears that the path from one address to another carries packets of at most so many octets."""
 
 
 @dataclass(slots=True)

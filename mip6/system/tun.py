@@ -22,8 +22,8 @@ class TunError(Exception):
 class Tun:
     """Creates the device `name`, or adopts one that an earlier run left, and sets its MTU and takes it up.
 
-    Without packet information: what is read and written are bare packets. TunError when the name does not do, /dev/net/tun
-    is missing, rights are missing, or another process has the device.
+    Without packet information: what is read and written are bare packets. TunError when the name does not do,
+    /dev/net/tun is missing, rights are missing, or another process has the device.
     """
 
     def __init__(self, name: str, mtu: int) -> None:

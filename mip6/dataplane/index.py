@@ -1,0 +1,87 @@
+"""A forwarding table behind hash tables: `forward.Lookup` for 10,000 nodes. Only what differs is indexed anew."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from ipaddress import IPv6Address
+from operator import itemgetter
+
+from mip6.forwarding import End, ForwardingTable, Node, Tunnel
+
+
+class Index:
+    """Answers as `forward.Plain` does."""
+
+    def __init__(self, end: End, address: IPv6Address) -> None:
+        self.table = ForwardingTable(end, address)
+        self._nodes: dict[IPv6Address, Node] = {}
+        # by prefix length, longest first; then by prefix; the nodes that have it with the lowest home address first
+        self._owners: dict[int, dict[int, list[tuple[IPv6Address, Node]]]] = {}
+        self._tunnels: dict[tuple[IPv6Address, IPv6Address], list[tuple[Node, Tunnel]]] = {}
+        self._locals: dict[tuple[IPv6Address, str | None], int] = {}  # how many tunnels leave by it
+
+    def set_table(self, table: ForwardingTable) -> list[IPv6Address]:
+        """Take a table over; the home addresses that are gone."""
+        old, new = self._nodes, dict(table.nodes)
+        gone = [home for home in old if home not in new]
+        for home, node in old.items():
+            if new.get(home) is not node:
+                self._remove(node)
+        for home, node in new.items():
+            if old.get(home) is not node:
+                self._add(node)
+        self._nodes, self.table = new, table
+        self._owners = dict(sorted(self._owners.items(), reverse=True))
+        return gone
+
+    def senders(self) -> set[tuple[IPv6Address, str | None]]:
+        """The pairs of local address and device that tunnels leave by."""
+        return set(self._locals)
+
+    def owner(self, address: IPv6Address) -> Node | None:
+        number = int(address)
+        for length, owners in self._owners.items():
+            found = owners.get(number >> 128 - length)
+            if found:
+                return found[0][1]
+        return None
+
+    def between(self, local: IPv6Address, remote: IPv6Address) -> Sequence[tuple[Node, Tunnel]]:
+        return self._tunnels.get((local, remote), ())
+
+    def is_local(self, address: IPv6Address) -> bool:
+        if self.table.end is End.HOME_AGENT and address == self.table.address:
+            return True
+        return any(local == address for local, _ in self._locals)
+
+    def _prefixes(self, node: Node) -> set[tuple[int, int]]:
+        found = {(p.prefixlen, int(p.network_address) >> 128 - p.prefixlen) for p in node.prefixes}
+        return found | {(128, int(node.home_address))}
+
+    def _add(self, node: Node) -> None:
+        for length, prefix in self._prefixes(node):
+            owners = self._owners.setdefault(length, {}).setdefault(prefix, [])
+            insort(owners, (node.home_address, node), key=itemgetter(0))
+        for tunnel in node.tunnels:
+            self._tunnels.setdefault((tunnel.local, tunnel.remote), []).append((node, tunnel))
+            key = tunnel.local, tunnel.device
+            self._locals[key] = self._locals.get(key, 0) + 1
+
+    def _remove(self, node: Node) -> None:
+        for length, prefix in self._prefixes(node):
+            owners = self._owners[length]
+            owners[prefix] = [one for one in owners[prefix] if one[1] is not node]
+            if not owners[prefix]:
+                del owners[prefix]
+        for tunnel in node.tunnels:
+            ends = tunnel.local, tunnel.remote
+            left = [one for one in self._tunnels.get(ends, ()) if one[0] is not node]
+            if left:
+                self._tunnels[ends] = left
+            else:
+                self._tunnels.pop(ends, None)
+            key = tunnel.local, tunnel.device
+            self._locals[key] -= 1
+            if not self._locals[key]:
+                del self._locals[key]
