@@ -135,7 +135,7 @@ def test_down_removes_what_a_killed_run_has_left(label: str) -> None:
     process.kill()
     process.communicate(timeout=20)
     assert node_names(label)
-    done = subprocess.run([sys.executable, "-m", "labs.cli", "down", label], cwd=ROOT)
+    done = subprocess.run([sys.executable, "-m", "mip6.cli", "lab", "down", label], cwd=ROOT)
     assert done.returncode == 0
     assert nothing_left(label)
 
@@ -143,7 +143,10 @@ def test_down_removes_what_a_killed_run_has_left(label: str) -> None:
 def test_sigterm_to_a_running_scenario_removes_its_lab() -> None:
     before = set(labels())
     process = subprocess.Popen(
-        [sys.executable, "-m", "labs.cli", "run", "plain"], cwd=ROOT, stdout=subprocess.DEVNULL, env=dict(os.environ)
+        [sys.executable, "-m", "mip6.cli", "lab", "run", "plain"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env=dict(os.environ),
     )
     assert eventually(lambda: set(labels()) - before, 10)
     [label] = set(labels()) - before
