@@ -20,13 +20,15 @@ from typing import Any, Protocol
 from mip6 import actions, events
 from mip6.actions import Action, KernelState
 from mip6.dataplane import choose
-from mip6.dataplane.interface import DataPlane
+from mip6.dataplane.interface import DataPlane, DataPlaneError
 from mip6.forwarding import ForwardingTable
 from mip6.system import log, neighbours, notify
 from mip6.system.command import UnusableError
 from mip6.system.control import ControlServer
 from mip6.system.netlink import HomeLinkSettings, KernelApplier, LinkWatcher, settings_warnings
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
+from mip6.system.tun import TunError
+from mip6.system.tun import TunError
 
 TICK = 1.0  # seconds between looks at the clocks
 CLOCK_JUMP = 0.5  # seconds by which the time of day may drift before the engine is told
@@ -107,11 +109,13 @@ class Shell:
             self._guard.install()
             self._sender = PacketSender()
             stack.callback(self._sender.close)
-            self._dataplane = choose(self._kind, self._device, self._mtu, self.handle)
             try:
+                self._dataplane = choose(self._kind, self._device, self._mtu, self.handle)
                 self._dataplane.start()
+            except (DataPlaneError, TunError) as error:
+                raise UnusableError(str(error)) from error
             except OSError as error:
-                raise UnusableError(f"tunnel device {self._device}: {error}") from error
+                raise UnusableError(f"data plane: {error}") from error
             stack.push(self._close_dataplane)
             self._kernel = KernelApplier(self._device)
             stack.callback(self._kernel.close)
