@@ -28,7 +28,6 @@ from mip6.system.control import ControlServer
 from mip6.system.netlink import HomeLinkSettings, KernelApplier, LinkWatcher, settings_warnings
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
 from mip6.system.tun import TunError
-from mip6.system.tun import TunError
 
 TICK = 1.0  # seconds between looks at the clocks
 CLOCK_JUMP = 0.5  # seconds by which the time of day may drift before the engine is told
