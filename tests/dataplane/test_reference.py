@@ -1,0 +1,210 @@
+"""What the reference does with packets, and that the indexed table answers as the plain one."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment
+from scapy.packet import Raw
+
+from mip6.dataplane.index import Index
+from mip6.forward import (
+    Delivered,
+    Dropped,
+    Encapsulated,
+    FragmentMemory,
+    Plain,
+    decapsulate,
+    decapsulated_ecn,
+    encapsulate,
+    path_mtu_changed,
+)
+from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Node, Tunnel
+from mip6.selectors import IPv6Selector
+
+AGENT, HOME, PEER = IPv6Address("2001:db8:100::1"), IPv6Address("2001:db8:100::5"), IPv6Address("2001:db8:c::1")
+WLAN, CELL = IPv6Address("2001:db8:a::5"), IPv6Address("2001:db8:b::5")
+VOICE = FlowRule(10, 10, IPv6Selector(destination_port=(5004, 5004)), (2,))
+COPIES = FlowRule(20, 20, IPv6Selector(destination_port=(6000, 6000)), (2, 1))
+DROP = FlowRule(30, 30, IPv6Selector(source_port=(7, 7)), drop=True)
+
+
+def table(mtu: int = 1460, wlan: bool = True, cell: bool = True) -> ForwardingTable:
+    tunnels = (Tunnel(1, AGENT, WLAN, mtu, usable=wlan), Tunnel(2, AGENT, CELL, mtu, usable=cell))
+    node = Node(HOME, (IPv6Network("2001:db8:f00::/56"),), tunnels, (VOICE, COPIES, DROP))
+    return ForwardingTable(End.HOME_AGENT, AGENT, {HOME: node})
+
+
+def udp(size: int = 64, port: int = 9, sport: int = 1000, **fields: object) -> bytes:
+    header = {"src": str(PEER), "dst": str(HOME), **fields}
+    return bytes(IPv6(**header) / UDP(sport=sport, dport=port) / Raw(b"x" * (size - 48)))
+
+
+def sent(packet: bytes, held: ForwardingTable | None = None, memory: FragmentMemory | None = None) -> Encapsulated:
+    verdict = encapsulate(Plain(held or table()), packet, memory or FragmentMemory(), 7)
+    assert isinstance(verdict, Encapsulated), verdict
+    return verdict
+
+
+def bids(verdict: Encapsulated) -> list[int]:
+    return [copy.tunnel.bid for copy in verdict.copies]
+
+
+def test_outer_header_carries_dscp_and_ecn_and_leaves_the_inner_packet_alone() -> None:
+    packet = udp(tc=0xB9, hlim=3)
+    (copy,) = sent(packet).copies
+    outer = IPv6(copy.packets[0])
+    assert (outer.src, outer.dst, outer.nh, outer.hlim, outer.tc, outer.fl) == (str(AGENT), str(WLAN), 41, 64, 0xB9, 0)
+    assert copy.packets[0][40:] == packet and outer.plen == len(packet)
+
+
+def test_flow_rules_by_priority_copies_and_failure_of_a_link() -> None:
+    assert bids(sent(udp())) == [1]
+    assert bids(sent(udp(port=5004))) == [2]
+    assert sorted(bids(sent(udp(port=6000)))) == [1, 2]
+    assert bids(sent(udp(port=5004), table(cell=False))) == [1]
+    assert bids(sent(udp(port=6000), table(cell=False))) == [1]
+    assert bids(sent(udp(dst="2001:db8:f00:1::7"))) == [1]
+
+
+@pytest.mark.parametrize(
+    ("packet", "held", "reason"),
+    [
+        (udp(sport=7), table(), DropReason.RULE),
+        (udp(), table(wlan=False, cell=False), DropReason.NO_TUNNEL),
+        (udp(dst="2001:db8:dead::1"), table(), DropReason.NO_NODE),
+        (udp(dst="ff02::1"), table(), DropReason.NOT_FORWARDABLE),
+        (udp(src="fe80::1"), table(), DropReason.NOT_FORWARDABLE),
+        (udp(hlim=0), table(), DropReason.HOP_LIMIT),
+        (udp(1461), table(), DropReason.TOO_BIG),
+        (b"\x45" + udp()[1:], table(), DropReason.MALFORMED),
+    ],
+)
+def test_drops(packet: bytes, held: ForwardingTable, reason: DropReason) -> None:
+    verdict = encapsulate(Plain(held), packet, FragmentMemory(), 7)
+    assert isinstance(verdict, Dropped) and verdict.reason is reason
+
+
+@pytest.mark.parametrize(("mtu", "size", "told"), [(1460, 1461, 1460), (1240, 1281, 1280), (1280, 1281, 1280)])
+def test_too_big_names_the_tunnel_mtu_but_never_less_than_1280(mtu: int, size: int, told: int) -> None:
+    verdict = encapsulate(Plain(table(mtu)), udp(size), FragmentMemory(), 7)
+    assert isinstance(verdict, Dropped) and verdict.error is not None
+    answer = IPv6(verdict.error)
+    assert (answer.src, answer.dst, answer[ICMPv6PacketTooBig].mtu) == (str(AGENT), str(PEER), told)
+    right = answer[ICMPv6PacketTooBig].cksum
+    del answer[ICMPv6PacketTooBig].cksum
+    assert IPv6(bytes(answer))[ICMPv6PacketTooBig].cksum == right and len(verdict.error) <= 1280
+
+
+@pytest.mark.parametrize("size", [1240, 1241, 1280])
+def test_small_packets_go_over_small_paths_in_fragments_that_fit(size: int) -> None:
+    packet = udp(size)
+    (copy,) = sent(packet, table(1240)).copies
+    assert all(len(one) <= 1280 for one in copy.packets)
+    assert (len(copy.packets) > 1) == (size > 1240)
+    if size > 1240:
+        parts = [IPv6(one)[IPv6ExtHdrFragment] for one in copy.packets]
+        assert [part.m for part in parts] == [1, 0] and {part.id for part in parts} == {7}
+        whole = bytearray(size)
+        for part, one in zip(parts, copy.packets, strict=True):
+            whole[part.offset * 8 : part.offset * 8 + len(one) - 48] = one[48:]
+        assert whole == packet
+
+
+def test_later_fragments_follow_the_first() -> None:
+    memory, header = FragmentMemory(), {"src": str(PEER), "dst": str(HOME)}
+    first = bytes(IPv6(**header) / IPv6ExtHdrFragment(m=1, id=5, nh=17) / UDP(sport=1, dport=5004) / Raw(b"x" * 8))
+    later = bytes(IPv6(**header) / IPv6ExtHdrFragment(offset=2, id=5, nh=17) / Raw(b"x" * 8))
+    assert bids(sent(later)) == [1]
+    assert bids(sent(first, memory=memory)) == [2]
+    assert bids(sent(later, memory=memory)) == [2]
+
+
+def up(inner: bytes, source: IPv6Address = WLAN, local: IPv6Address = AGENT, tc: int = 0) -> Delivered | Dropped:
+    return decapsulate(Plain(table()), source, local, tc, inner)
+
+
+def test_source_checks_of_the_home_agent() -> None:
+    mine = udp(src=str(HOME), dst=str(PEER))
+    good = up(mine)
+    assert isinstance(good, Delivered) and good.packet == mine and good.tunnel.bid == 1
+    reasons = [
+        up(mine, source=PEER),
+        up(mine, local=PEER),
+        up(udp(src="2001:db8:100::6", dst=str(PEER))),
+        up(udp(src="fe80::1", dst=str(PEER))),
+        up(b"\x45" + mine[1:]),
+        up(mine[:-1]),
+    ]
+    assert [one.reason for one in reasons if isinstance(one, Dropped)] == [
+        DropReason.UNKNOWN_OUTER_SOURCE,
+        DropReason.UNKNOWN_OUTER_DESTINATION,
+        DropReason.SOURCE_NOT_OWNED,
+        DropReason.NOT_FORWARDABLE,
+        DropReason.INNER_PROTOCOL,
+        DropReason.MALFORMED,
+    ]
+
+
+def test_ecn_table_of_rfc_6040() -> None:
+    figure_4 = {0: (0, 0, 0, None), 2: (2, 1, 2, 3), 1: (1, 1, 1, 3), 3: (3, 3, 3, 3)}  # by outer 00, 01, 10, 11
+    for inner, results in figure_4.items():
+        for outer, result in enumerate(results):
+            assert decapsulated_ecn(inner, outer) == result
+            verdict = up(udp(src=str(HOME), dst=str(PEER), tc=0xB8 | inner), tc=outer)
+            if result is None:
+                assert isinstance(verdict, Dropped) and verdict.reason is DropReason.ECN
+            else:
+                assert isinstance(verdict, Delivered) and IPv6(verdict.packet).tc == 0xB8 | result
+
+
+def test_every_cut_of_a_packet_has_a_verdict() -> None:
+    packet = udp(src=str(HOME), dst=str(PEER))
+    for length in range(len(packet)):
+        verdict = up(packet[:length])
+        assert isinstance(verdict, Dropped) and verdict.reason is DropReason.MALFORMED
+        verdict_out = encapsulate(Plain(table()), packet[:length], FragmentMemory(), 1)
+        assert isinstance(verdict_out, Dropped) and verdict_out.reason is DropReason.MALFORMED
+
+
+def test_path_mtu_only_for_own_tunnels_and_only_downwards() -> None:
+    quoted = sent(udp()).copies[0].packets[0]
+
+    def message(mtu: int, about: bytes = quoted) -> bytes:
+        return b"\x02\0\0\0" + mtu.to_bytes(4, "big") + about
+
+    changed = path_mtu_changed(Plain(table()), message(1400))
+    assert changed is not None and (changed.local, changed.remote, changed.mtu) == (AGENT, WLAN, 1400)
+    for bad in (message(1500), message(1279), message(1400, udp()), message(1400, quoted[:39]), b""):
+        assert path_mtu_changed(Plain(table()), bad) is None
+
+
+ADDRESSES = st.integers(0, 15).map(lambda n: IPv6Address(f"2001:db8:{n >> 2:x}::{n & 3:x}"))
+PREFIXES = st.tuples(ADDRESSES, st.sampled_from([32, 46, 47, 48, 64, 127, 128])).map(
+    lambda pair: IPv6Network((pair[0], pair[1]), strict=False)
+)
+TUNNELS = st.builds(Tunnel, bid=st.integers(1, 3), local=ADDRESSES, remote=ADDRESSES, usable=st.booleans())
+NODES = st.builds(Node, ADDRESSES, st.lists(PREFIXES, max_size=3).map(tuple), st.lists(TUNNELS, max_size=3).map(tuple))
+TABLES = st.builds(
+    lambda end, nodes: ForwardingTable(end, AGENT, {node.home_address: node for node in nodes}),
+    st.sampled_from(End),
+    st.lists(NODES, max_size=5),
+)
+
+
+@given(st.lists(TABLES, min_size=1, max_size=3), st.lists(st.tuples(ADDRESSES, ADDRESSES), max_size=10))
+def test_index_answers_as_the_plain_table_after_every_change(
+    tables: list[ForwardingTable], pairs: list[tuple[IPv6Address, IPv6Address]]
+) -> None:
+    index = Index(End.HOME_AGENT, AGENT)
+    for held in tables:
+        index.set_table(held)
+        plain = Plain(held)
+        for one, other in pairs:
+            assert index.owner(one) is plain.owner(one)
+            assert index.is_local(one) == plain.is_local(one)
+            assert {id(t) for _, t in index.between(one, other)} == {id(t) for _, t in plain.between(one, other)}
