@@ -10,6 +10,7 @@ from homeagent.bindingcache import Binding, BindingCacheEntry
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import KernelState, ProxyNeighbour, Route
 from mip6.forwarding import IPV6_HEADER, FlowRule, Node, Tunnel
+from mip6.selectors import describe
 
 
 def on_home_link(settings: HomeAgentSettings, home: IPv6Address) -> bool:
@@ -80,7 +81,7 @@ def node_status(entry: BindingCacheEntry, node: NodeSettings | None, now: float,
             {
                 "fid": flow.fid,
                 "priority": flow.priority,
-                "selector": str(flow.selector),
+                "selector": describe(flow.selector),
                 "bids": list(flow.bids),
                 "active": bool(bound.intersection(flow.bids)),
             }

@@ -193,3 +193,16 @@ def encode_selector(selector: TrafficSelector) -> bytes:
             except OverflowError:
                 raise ValueError(f"traffic selector: {name} {one} does not fit into {width} octets") from None
     return bytes((format_, 0)) + flags.to_bytes(2, "big") + b"\0\0" + fields
+
+
+def describe(selector: TrafficSelector) -> str:
+    """The conditions in one line, for people: `next_header 17, destination_port 5000-5010`."""
+    if isinstance(selector, UnknownSelector):
+        return f"unknown format {selector.format}"
+    parts = []
+    for name, _ in _LAYOUTS[SelectorFormat.IPV6 if isinstance(selector, IPv6Selector) else SelectorFormat.IPV4].fields:
+        span = getattr(selector, name)
+        if span is not None:
+            first, last = span
+            parts.append(f"{name} {first}" if first == last else f"{name} {first}-{last}")
+    return ", ".join(parts) or "all"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from mip6.actions import KernelState, LocalAddress, Route, Rule
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, FlowRule, ForwardingTable, Node, Tunnel
+from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
 from mobilenode.policy import resolve
 from mobilenode.registration import Goal, Registration
@@ -120,7 +121,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
             "fid": flow.settings.fid,
             "name": flow.settings.name,
             "priority": flow.settings.priority,
-            "selector": selector_text(flow.settings.selector),
+            "selector": describe(flow.settings.selector),
             "bids": list(flow.bids),
             "active": bool(flow.bids) or flow.settings.drop,
         }
@@ -170,14 +171,3 @@ def _binding_status(state: Registration, one: CareOfAddress, now: float) -> dict
         "lifetime_left": round(max(0.0, held.expires - now), 1) if held else 0.0,
         "state": word,
     }
-
-
-def selector_text(selector: Any) -> str:
-    """The conditions of a traffic selector in one line."""
-    parts = []
-    for name in type(selector).__slots__:
-        value = getattr(selector, name)
-        if value is not None:
-            first, last = value
-            parts.append(f"{name} {first}" if first == last else f"{name} {first}-{last}")
-    return ", ".join(parts) or "all"
