@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -391,20 +392,38 @@ class HomeLinkSettings:
     """What proxy neighbour discovery needs of a home link: proxy_ndp=1, and proxy_delay=0 so that it answers at once.
 
     The constructor sets both (OSError names the file that could not be written), `restore()` gives the old values back.
+    They are noted in the file `memory` until then, so that the run after a crash still knows them.
     """
 
-    def __init__(self, device: str) -> None:
-        self._old: dict[Path, str] = {}
-        for path, value in ((f"conf/{device}/proxy_ndp", "1"), (f"neigh/{device}/proxy_delay", "0")):
-            setting = _SYSCTL / path
-            self._old[setting] = setting.read_text()
-            setting.write_text(value)
+    def __init__(self, device: str, memory: Path) -> None:
+        self._memory = memory
+        wanted = {f"conf/{device}/proxy_ndp": "1", f"neigh/{device}/proxy_delay": "0"}
+        self._old = self._noted(wanted)
+        if not self._old:
+            self._old = {name: (_SYSCTL / name).read_text().strip() for name in wanted}
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            memory.write_text(json.dumps(self._old))
+        for name, value in wanted.items():
+            (_SYSCTL / name).write_text(value)
 
     def restore(self) -> None:
         """Give the old values back, as far as the device still exists."""
-        for setting, value in self._old.items():
+        for name, value in self._old.items():
+            setting = _SYSCTL / name
             if setting.exists():
                 setting.write_text(value)
+        self._memory.unlink(missing_ok=True)
+
+    def _noted(self, names: Iterable[str]) -> dict[str, str]:
+        """What a run that crashed has noted of the settings `names`."""
+        try:
+            noted = json.loads(self._memory.read_text())
+            return {name: str(int(noted[name])) for name in names}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError) as error:  # the crash came while it was written, or of another link
+            log.event("noted_settings_unreadable", "warning", file=self._memory, error=str(error))
+            return {}
 
 
 def settings_warnings(forwarding: bool, access_links: Iterable[str]) -> list[str]:

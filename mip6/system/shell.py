@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv6Address
 from itertools import pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -82,6 +83,7 @@ class Shell:
         self._links, self._home_link, self._router = tuple(links), home_link, router
         self._kind = dataplane
         self._control = ControlServer(control, self._command)
+        self._memory = Path(control).with_suffix(".settings")
         self._stack = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: list[Action] = []
@@ -103,7 +105,7 @@ class Shell:
             for warning in settings_warnings(self._router, self._links):
                 log.event("kernel_setting", "warning", problem=warning)
             if self._home_link is not None:
-                stack.callback(HomeLinkSettings(self._home_link).restore)
+                stack.callback(HomeLinkSettings(self._home_link, self._memory).restore)
             self._guard = Guard(self._device)
             self._guard.install()
             self._sender = PacketSender()

@@ -161,13 +161,29 @@ def test_links_come_in_the_order_of_their_names_and_absent_ones_are_left_out(pai
     observing(story, "tun9", "eth0", "lo", "wlan7")
 
 
-def test_settings_of_a_home_link_are_given_back(pair: Pair) -> None:
+def test_settings_of_a_home_link_are_given_back(pair: Pair, tmp_path: Path) -> None:
     proxy, delay = sysctl("conf/eth0/proxy_ndp"), sysctl("neigh/eth0/proxy_delay")
     before = proxy.read_text(), delay.read_text()
-    settings = HomeLinkSettings("eth0")
+    settings = HomeLinkSettings("eth0", tmp_path / "settings")
     assert (proxy.read_text().strip(), delay.read_text().strip()) == ("1", "0") != before
     settings.restore()
     assert (proxy.read_text(), delay.read_text()) == before
+    assert not (tmp_path / "settings").exists()
+
+
+def test_settings_of_a_home_link_are_given_back_by_the_run_after_a_crash(pair: Pair, tmp_path: Path) -> None:
+    proxy, delay = sysctl("conf/eth0/proxy_ndp"), sysctl("neigh/eth0/proxy_delay")
+    before = proxy.read_text(), delay.read_text()
+    HomeLinkSettings("eth0", tmp_path / "settings")  # this run never comes to restore
+    HomeLinkSettings("eth0", tmp_path / "settings").restore()
+    assert (proxy.read_text(), delay.read_text()) == before
+
+
+def test_a_damaged_note_of_the_old_settings_does_not_stop_the_home_agent(pair: Pair, tmp_path: Path) -> None:
+    before = sysctl("conf/eth0/proxy_ndp").read_text()
+    (tmp_path / "settings").write_text('{"conf/eth0/pro')
+    HomeLinkSettings("eth0", tmp_path / "settings").restore()
+    assert sysctl("conf/eth0/proxy_ndp").read_text() == before
 
 
 def test_wrong_settings_come_with_the_command_that_mends_them(pair: Pair) -> None:
