@@ -28,7 +28,6 @@ class HomeAgentTable(config.Table):
     insecure: config.Boolean = False
     multiple_bindings: config.Boolean = True
     bulk_registration: config.Boolean = True
-    simultaneous_home: config.Boolean = False
     flow_bindings: config.Boolean = True
     log: config.LogLevel = "info"
     log_format: config.LogFormat = "text"

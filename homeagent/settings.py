@@ -31,8 +31,8 @@ class NodeSettings:
 class HomeAgentSettings:
     """The home agent itself. Lifetimes in seconds, `mtu` in octets; `refresh_advice` 0 gives none.
 
-    Without `home_link` the home prefixes are routed to this machine. The four switches below `insecure` refuse what
-    they name with status 166, 168, 169 (RFC 5648 §6.2) and flow status 128 (RFC 6089 §4.2). What stands behind `nodes`
+    Without `home_link` the home prefixes are routed to this machine. The three switches below `insecure` refuse what
+    they name with status 166, 168 (RFC 5648 §6.2) and flow status 128 (RFC 6089 §4.2). What stands behind `nodes`
     is for the daemon, not for the engine.
     """
 
@@ -46,7 +46,6 @@ class HomeAgentSettings:
     insecure: bool = False
     multiple_bindings: bool = True
     bulk_registration: bool = True
-    simultaneous_home: bool = False
     flow_bindings: bool = True
     nodes: tuple[NodeSettings, ...] = ()
     dataplane: str = "auto"

@@ -76,7 +76,7 @@ class ProxyNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """Everything the agent wants in the kernel. The shell removes what is its own and not in here, and adds the rest."""
+    """Everything the agent wants in the kernel. The shell adds what is missing and removes what else is its own."""
 
     addresses: tuple[LocalAddress, ...] = ()
     routes: tuple[Route, ...] = ()

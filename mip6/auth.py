@@ -84,7 +84,10 @@ def locate(mh: bytes, message: Message) -> tuple[int, int] | None:
 
 
 def ntp_timestamp(wall: float, noise: int = 0) -> int:
-    """The 64-bit NTP timestamp for `wall` seconds since 1970. `noise` fills the low 10 bits no clock has (RFC 4285 §6)."""
+    """The 64-bit NTP timestamp for `wall` seconds since 1970.
+
+    `noise` fills the low 10 bits, which no clock has (RFC 4285 §6).
+    """
     whole = int(wall)
     fraction = int((wall - whole) * (1 << 32)) & ~0x3FF | noise & 0x3FF
     return (whole + NTP_EPOCH & 0xFFFFFFFF) << 32 | fraction

@@ -1,4 +1,4 @@
-"""What goes into an engine. Frozen, JSON-serialisable through `mip6.journal`, so that a run can be replayed.
+"""What goes into an engine. Frozen values of plain types, so that a run can be recorded and replayed.
 
 `engine.handle(event, now)` takes one of these; `now` is seconds on a clock that never jumps (CLOCK_BOOTTIME in the
 daemons). The time of day, which RFC 4285 timestamps and stored lifetimes need, is `now + WallClockSet.offset`.

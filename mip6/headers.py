@@ -154,7 +154,7 @@ def build_packet(
 
 
 def parameter_problem(offending: bytes, source: IPv6Address, pointer: int, code: int = 0) -> bytes:
-    """ICMPv6 Parameter Problem to the sender of `offending`, as much of it quoted as fits 1280 octets (RFC 4443 §3.4)."""
+    """ICMPv6 Parameter Problem to the sender of `offending`, quoting what fits into 1280 octets (RFC 4443 §3.4)."""
     destination = IPv6Address(offending[8:24])
     data = bytes((Icmp6Type.PARAMETER_PROBLEM, code, 0, 0)) + pointer.to_bytes(4, "big") + offending[: 1280 - 48]
     checksum = internet_checksum(pseudo_header(source, destination, len(data), Protocol.ICMPV6) + data)
