@@ -94,10 +94,11 @@ class View:
         self._rates = ()
 
     def _draw(self) -> None:
-        lines = [self._link(rate) for rate in self._rates]
-        for line in lines:
-            self._print(line)
-        self._drawn = len(lines)
+        # Cut at the right edge: a line that wraps would take two rows, and _erase counts one.
+        before, behind = ("\033[?7l", "\033[?7h") if self.live else ("", "")
+        for rate in self._rates:
+            self._print(before + self._link(rate) + behind)
+        self._drawn = len(self._rates)
 
     def _erase(self) -> None:
         if self._drawn:
