@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TUN, _IFF_NO_PI, _IFF_UP = 0x0001, 0x1000, 0x0001
@@ -36,6 +37,8 @@ class Tun:
                 undo.callback(os.close, self.fd)
                 fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
                 fcntl.ioctl(self.fd, _TUNSETPERSIST, 1)
+                # no link-local address, so no multicast of the kernel's own that every tunnel would have to refuse
+                Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
                 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
                     fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), mtu))
                     answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
