@@ -1,27 +1,34 @@
 """`mip6 decode FILE`: prints every mobility message of a capture.
 
-Scapy reads the file and its link layers; from the IPv6 header on our own codecs read, also inside tunnels: IPv6 in
-IPv6, IPv6 in IPv4, and UDP port 4191 over either (RFC 5555). A message that is malformed or whose checksum is wrong is
-printed with its error; the others are printed all the same.
+Scapy reads the file (pcap or pcapng) and nothing else: from the link header on our own codecs read, also inside
+tunnels: IPv6 in IPv6, IPv6 in IPv4, and UDP port 4191 over either (RFC 5555). A message that is cut off, malformed or
+whose checksum is wrong is printed with its error; the others are printed all the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from ipaddress import IPv6Address
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from mip6.headers import SignallingPacket, parse_packet
+from mip6.headers import IPV6_HEADER, SignallingPacket, parse_packet
+from mip6.icmp6 import MESSAGES as ICMP6_MESSAGES
 from mip6.icmp6 import decode_icmp6, is_mobility_icmp6
 from mip6.messages import decode_message
-from mip6.numbers import DSMIPV6_PORT, MessageType, OptionType, Protocol
-from mip6.options import MalformedOption, UnknownOption, to_dict
+from mip6.numbers import DSMIPV6_PORT, MessageType, Protocol
+from mip6.options import OPTIONS, FlowIdentification, MalformedOption, UnknownOption, to_dict
+from mip6.suboptions import MalformedSubOption
 from mip6.wire import FormError
 
 MAXIMUM_NESTING = 4  # tunnels in tunnels
+ETHERNET, LINUX_COOKED, LINUX_COOKED_2 = 1, 113, 276  # link types, https://www.tcpdump.org/linktypes.html
+BARE_IP = {12: 0, 14: 0, 101: 0, 228: 0, 229: 0, 0: 4, 108: 4}  # link type: octets before the IP packet
+ETHERTYPES_IP, ETHERTYPES_VLAN = (0x0800, 0x86DD), (0x8100, 0x88A8)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,6 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     except CaptureError as error:
         print(f"mip6 decode: {error}", file=sys.stderr)
         return 2 if error.nothing_read else 1
+    except BrokenPipeError:  # the reader has seen enough; nothing may be flushed into the pipe at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
@@ -52,82 +62,105 @@ class CaptureError(Exception):
 
 
 def read_capture(path: str) -> Iterator[dict[str, Any]]:
-    """The mobility messages of a capture in their order, each as one JSON-able object."""
+    """The mobility messages of a capture in their order, each as one object that JSON can hold.
+
+    Keys: time (seconds since 1970), src, dst, message, fields, options (each name, fields), error (None: nothing is
+    wrong); home_address and routing_address where the packet has them. CaptureError.
+    """
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - the reading below is not to be covered by this `except`
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}", True) from None
+    with file:
+        for count, (data, whole, time, link_type) in enumerate(_frames(file, path)):
+            cut = f"cut off by the capture after {len(data)} of {whole} octets" if whole > len(data) else None
+            try:
+                packet = _network_layer(data, link_type)
+            except NotImplementedError:
+                raise CaptureError(f"{path}: link type {link_type} is not supported", count == 0) from None
+            yield from _packet(packet, time, cut, 0)
+
+
+def _frames(file: BinaryIO, path: str) -> Iterator[tuple[bytes, int, float, int]]:
+    """The captured octets of each frame, its length on the link, its time, and its link type."""
     from scapy.error import Scapy_Exception
-    from scapy.utils import PcapReader
+    from scapy.utils import RawPcapReader
 
     try:
-        reader = PcapReader(path)
+        reader: Any = RawPcapReader(file)
     except OSError as error:
         raise CaptureError(f"{path}: {error.strerror}", True) from None
     except (Scapy_Exception, EOFError):
-        raise CaptureError(f"{path}: not a capture file (pcap or pcapng)", True) from None
+        what = "the file is empty" if file.tell() == 0 else "not a capture file (pcap or pcapng)"
+        raise CaptureError(f"{path}: {what}", True) from None
     count = 0
-    with reader:
-        while True:
-            try:
-                frame = reader.read_packet()
-            except EOFError:
-                return
-            except Exception as error:  # noqa: BLE001 - scapy raises whatever its parsers meet in a broken file
-                raise CaptureError(f"{path}: broken after {count} packets: {error}", False) from None
-            count += 1
-            whole = getattr(frame, "wirelen", None)
-            cut = whole is not None and whole > len(bytes(frame.original))
-            for packet in _network_layer(frame):
-                yield from _packet(packet, float(frame.time), cut, 0)
+    while True:
+        try:
+            data, about = reader._read_packet()
+        except EOFError:
+            return
+        except Exception as error:  # noqa: BLE001 - scapy raises whatever its parsers meet in a broken file
+            raise CaptureError(f"{path}: broken after {count} packets: {error}", count == 0) from None
+        count += 1
+        if hasattr(about, "sec"):  # pcap
+            time, link_type = about.sec + about.usec / (1e9 if reader.nano else 1e6), reader.linktype
+        else:  # pcapng; a simple packet block has no time
+            time = ((about.tshigh << 32) + about.tslow) / about.tsresol if about.tshigh is not None else 0.0
+            link_type = about.linktype
+        yield data, about.wirelen or len(data), time, link_type
 
 
-def _network_layer(frame: Any) -> Iterator[bytes]:
-    """The IP packet inside the link layers, as it was captured."""
-    from scapy.layers.inet import IP
-    from scapy.layers.inet6 import IPv6
-
-    for kind in (IP, IPv6):
-        layer = frame.getlayer(kind)
-        if layer is not None:
-            outer = frame.getlayer(IPv6 if kind is IP else IP)
-            if outer is None or _depth(frame, layer) < _depth(frame, outer):
-                yield bytes(layer.original) + (bytes(layer.payload.original) if not layer.original else b"")
-                return
-
-
-def _depth(frame: Any, wanted: Any) -> int:
-    depth = 0
-    layer = frame
-    while layer is not wanted:
-        layer, depth = layer.payload, depth + 1
-    return depth
+def _network_layer(data: bytes, link_type: int) -> bytes:
+    """The IP packet behind the link header, empty if it is another protocol; NotImplementedError for unknown links."""
+    if link_type in BARE_IP:
+        return data[BARE_IP[link_type] :]
+    if link_type == LINUX_COOKED_2:
+        type_at, start = 0, 20
+    elif link_type == LINUX_COOKED:
+        type_at, start = 14, 16
+    elif link_type == ETHERNET:
+        type_at, start = 12, 14
+    else:
+        raise NotImplementedError
+    while (ethertype := int.from_bytes(data[type_at : type_at + 2], "big")) in ETHERTYPES_VLAN:
+        type_at, start = start + 2, start + 4
+    return data[start:] if ethertype in ETHERTYPES_IP else b""
 
 
-def _packet(data: bytes, time: float, cut: bool, depth: int) -> Iterator[dict[str, Any]]:
-    """The messages in one IP packet, looking into tunnels."""
+def _packet(data: bytes, time: float, cut: str | None, depth: int) -> Iterator[dict[str, Any]]:
+    """The messages in one IP packet, looking into tunnels. `cut`: why octets may be missing at the end."""
     if not data or depth > MAXIMUM_NESTING:
         return
     if data[0] >> 4 == 4:
         yield from _ipv4(data, time, cut, depth)
         return
+    if data[0] >> 4 != 6 or len(data) < IPV6_HEADER:
+        return
+    problem: str | None = None
     try:
         packet = parse_packet(data)
     except FormError as error:
-        if _looks_like_signalling(data):
-            source, destination = str(IPv6Address(data[8:24])), str(IPv6Address(data[24:40]))
-            why = "cut off by the capture" if cut else str(error)
-            yield {"time": time, "src": source, "dst": destination, "message": None, "error": why}
-        return
-    if packet.protocol == Protocol.IPV6 or packet.protocol == Protocol.IPV4:
-        yield from _packet(packet.payload, time, cut, depth + 1)
+        problem = cut or str(error)
+        try:  # what is there may still tell what it was
+            packet = parse_packet(data[:4] + (len(data) - IPV6_HEADER).to_bytes(2, "big") + data[6:])
+        except FormError:
+            if data[6] in (Protocol.DESTINATION_OPTIONS, Protocol.ROUTING):
+                ends = {"src": str(IPv6Address(data[8:24])), "dst": str(IPv6Address(data[24:40]))}
+                yield {"time": time, **ends, "message": None, "fields": {}, "options": [], "error": problem}
+            return
+    if packet.protocol in (Protocol.IPV6, Protocol.IPV4):
+        yield from _packet(packet.payload, time, problem, depth + 1)
     elif packet.protocol == Protocol.UDP:
-        yield from _udp(packet.payload, time, cut, depth)
+        yield from _udp(packet.payload, time, problem, depth)
     elif packet.protocol == Protocol.MOBILITY:
-        yield _message(packet, time)
+        yield _heading(packet, time) | _message(packet, problem)
     elif packet.protocol == Protocol.ICMPV6 and is_mobility_icmp6(packet.payload):
-        yield _icmp6(packet, time)
+        yield _heading(packet, time) | _icmp6(packet, problem)
 
 
-def _ipv4(data: bytes, time: float, cut: bool, depth: int) -> Iterator[dict[str, Any]]:
+def _ipv4(data: bytes, time: float, cut: str | None, depth: int) -> Iterator[dict[str, Any]]:
     header = (data[0] & 15) * 4
-    if len(data) < 20 or header < 20:
+    if not 20 <= header <= len(data) or int.from_bytes(data[6:8], "big") & 0x1FFF:  # not the first fragment
         return
     payload = data[header : int.from_bytes(data[2:4], "big") or len(data)]
     if data[9] in (Protocol.IPV6, Protocol.IPV4):
@@ -136,15 +169,10 @@ def _ipv4(data: bytes, time: float, cut: bool, depth: int) -> Iterator[dict[str,
         yield from _udp(payload, time, cut, depth)
 
 
-def _udp(data: bytes, time: float, cut: bool, depth: int) -> Iterator[dict[str, Any]]:
+def _udp(data: bytes, time: float, cut: str | None, depth: int) -> Iterator[dict[str, Any]]:
     ports = {int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")}
     if DSMIPV6_PORT in ports and len(data) > 8 and data[8] >> 4 in (4, 6):  # RFC 5555 §8
         yield from _packet(data[8 : int.from_bytes(data[4:6], "big") or len(data)], time, cut, depth + 1)
-
-
-def _looks_like_signalling(data: bytes) -> bool:
-    kinds = (Protocol.MOBILITY, Protocol.DESTINATION_OPTIONS, Protocol.ROUTING)
-    return len(data) >= 40 and data[0] >> 4 == 6 and data[6] in kinds
 
 
 def _heading(packet: SignallingPacket, time: float) -> dict[str, Any]:
@@ -156,46 +184,46 @@ def _heading(packet: SignallingPacket, time: float) -> dict[str, Any]:
     return found
 
 
-def _message(packet: SignallingPacket, time: float) -> dict[str, Any]:
-    found = _heading(packet, time)
+def _message(packet: SignallingPacket, problem: str | None) -> dict[str, Any]:
     try:
         message = decode_message(packet.payload)
     except FormError as error:
         type_ = packet.payload[2] if len(packet.payload) > 2 else None
-        found["message"] = MessageType(type_).name if type_ in set(MessageType) else None
-        found["error"] = f"{error} (octet {error.offset} of the Mobility Header)"
-        return found
+        kind = MessageType(type_).name.title().replace("_", "") if type_ in set(MessageType) else None
+        why = problem or f"{error} (octet {error.offset} of the Mobility Header)"
+        return {"message": kind, "fields": {}, "options": [], "error": why}
+    errors = [problem] if problem else []
+    if not packet.checksum_is_right():
+        errors.append("the checksum is wrong")
+    for option in message.options:
+        if isinstance(option, MalformedOption):
+            name = _option_name(option)
+            errors.append(f"{name}: {option.reason.removeprefix(f'{name}: ')}")
+        elif isinstance(option, FlowIdentification):
+            wrong = [one for one in option.suboptions if isinstance(one, MalformedSubOption)]
+            errors += [f"{_option_name(option)}: sub-option {one.number}: {one.reason}" for one in wrong]
     fields = to_dict(message)
     fields.pop("options", None)
-    found |= {"message": type(message).__name__, "fields": fields, "options": [_option(o) for o in message.options]}
-    bad = [option for option in message.options if isinstance(option, MalformedOption)]
-    if not packet.checksum_is_right():
-        found["error"] = "the checksum is wrong"
-    elif bad:
-        found["error"] = "; ".join(f"{_option_name(one.number)}: {one.reason}" for one in bad)
-    return found
+    options = [{"name": _option_name(option), "fields": to_dict(option)} for option in message.options]
+    said = "; ".join(errors) or None
+    return {"message": type(message).__name__, "fields": fields, "options": options, "error": said}
 
 
-def _option(option: Any) -> dict[str, Any]:
+def _option_name(option: Any) -> str:
     if isinstance(option, UnknownOption | MalformedOption):
-        return {"name": _option_name(option.number), "fields": to_dict(option)}
-    return {"name": type(option).__name__, "fields": to_dict(option)}
+        return OPTIONS[option.number].__name__ if option.number in OPTIONS else f"option {option.number}"
+    return type(option).__name__
 
 
-def _option_name(number: int) -> str:
-    return OptionType(number).name if number in set(OptionType) else f"option {number}"
-
-
-def _icmp6(packet: SignallingPacket, time: float) -> dict[str, Any]:
-    found = _heading(packet, time)
+def _icmp6(packet: SignallingPacket, problem: str | None) -> dict[str, Any]:
+    name = ICMP6_MESSAGES[packet.payload[0]].__name__
     try:
-        message = decode_icmp6(packet.payload)
+        fields = to_dict(decode_icmp6(packet.payload))
     except FormError as error:
-        return found | {"message": None, "error": str(error)}
-    found |= {"message": type(message).__name__, "fields": to_dict(message), "options": []}
-    if not packet.checksum_is_right():
-        found["error"] = "the checksum is wrong"
-    return found
+        return {"message": name, "fields": {}, "options": [], "error": problem or str(error)}
+    if problem is None and not packet.checksum_is_right():
+        problem = "the checksum is wrong"
+    return {"message": name, "fields": fields, "options": [], "error": problem}
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -205,10 +233,10 @@ def as_text(found: dict[str, Any]) -> str:
         if key in found:
             ends += f" ({word} {found[key]})"
     lines = [f"{found['time']:.6f} {ends} {found['message'] or 'unknown message'}"]
-    if found.get("fields"):
+    if found["fields"]:
         lines[0] += "  " + _inline(found["fields"])
-    lines += [f"    {option['name']}  {_inline(option['fields'])}" for option in found.get("options", [])]
-    if "error" in found:
+    lines += [f"    {option['name']}  {_inline(option['fields'])}" for option in found["options"]]
+    if found["error"]:
         lines.append(f"    error: {found['error']}")
     return "\n".join(lines)
 
@@ -222,4 +250,5 @@ def _value(value: Any) -> str:
         return f"{value.get('name', '')}({_inline(value)})"
     if isinstance(value, list):
         return "[" + ", ".join(_value(one) for one in value) + "]"
-    return str(value)
+    text = str(value)
+    return text if text.isprintable() else ascii(text)  # a capture must not steer the terminal
