@@ -18,7 +18,8 @@ More of a node's and a lab's abilities: `labs.namespaces`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -41,3 +42,21 @@ def lab() -> Iterator[MakeLab]:
             return labs.enter_context(Lab(topology, flows=flows))
 
         yield make
+
+
+KERNEL_FEATURE = "kernel feature missing: "
+"""How the reason of a skip begins that CI accepts."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI nothing is skipped quietly: a skip fails unless it names a kernel feature that this machine lacks."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if KERNEL_FEATURE not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI: {reason}"
+    return report
