@@ -1,0 +1,85 @@
+"""An agent that is refused, killed, restarted or asked to end, with the other one and the kernel looking on."""
+
+from __future__ import annotations
+
+import pytest
+
+from labs.namespaces import missing
+from labs.runner import wait_for_addresses
+from tests.netns.support import (
+    LIMIT,
+    OWN_PROTOCOL,
+    Car,
+    care_of_addresses,
+    home_bindings,
+    interface_index,
+    kernel_rules,
+    kernel_state,
+    own_routes,
+)
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(bool(missing()), reason="; ".join(missing())),
+]
+WRONG_KEY = {"spi": 4096, "algorithm": "hmac-sha1", "key": "ff" * 20}
+
+
+def test_a_wrong_key_is_refused_and_leaves_no_binding(parked: Car) -> None:
+    """The home agent answers 146 (RFC 4285 §4.1: MIPV6-AUTH-FAIL); the mobile node stays unregistered."""
+    parked["ha"].start_daemon("homeagent")
+    parked.home()
+    parked["mr"].start_daemon("mobilenode", key=WRONG_KEY)
+    parked.lab.until(lambda: parked.home()["signalling"].get("refused_146", 0) >= 2, LIMIT, "two refusals")
+    home, mobile = parked.home(), parked.mobile()
+    assert home_bindings(home) == []
+    assert "accepted" not in home["signalling"]
+    assert mobile["state"] != "registered"
+    assert "registered" not in [one["state"] for one in mobile["bindings"]]
+
+
+def test_a_killed_home_agent_has_its_bindings_at_once_when_it_is_back(parked: Car) -> None:
+    """From its store, without a new Binding Update; the traffic flows on."""
+    parked.start()
+    assert parked.echo(b"before") == b"before"
+    bindings = care_of_addresses(home_bindings(parked.home()))
+    updates = parked.mobile()["signalling"]["binding_update"]
+    ha = parked["ha"]
+    assert ha.stop(ha.daemons["homeagent"], kill=True) < 0
+    ha.start_daemon("homeagent")
+    back = parked.home()
+    assert care_of_addresses(home_bindings(back)) == bindings
+    assert parked.echo(b"after") == b"after"
+    assert parked.home()["signalling"].get("accepted", 0) == 0
+    assert parked.mobile()["signalling"]["binding_update"] == updates
+
+
+def test_a_killed_mobile_router_adopts_what_it_has_left_in_the_kernel(parked: Car) -> None:
+    """Rules, routes and mip0 stay over SIGKILL; the next run registers with them and doubles nothing."""
+    parked.start()
+    mr = parked["mr"]
+    rules, routes, device = kernel_rules(mr), own_routes(mr), interface_index(mr)
+    bindings = care_of_addresses(parked.mobile()["bindings"])
+    assert len([line for line in rules if f"proto {OWN_PROTOCOL}" in line]) == len(bindings) == 2
+    assert mr.stop(mr.daemons["mobilenode"], kill=True) < 0
+    assert kernel_rules(mr) == rules
+    mr.start_daemon("mobilenode")
+    parked.until_registered()
+    assert parked.mobile()["signalling"]["acknowledgement_0"] >= 1
+    assert parked.echo(b"again") == b"again"
+    assert sorted(kernel_rules(mr)) == sorted(rules)
+    assert own_routes(mr) == routes
+    assert interface_index(mr) == device
+    assert care_of_addresses(home_bindings(parked.home())) == bindings
+
+
+def test_a_mobile_router_that_is_asked_to_end_deregisters_and_takes_back_all_it_did(parked: Car) -> None:
+    """SIGTERM: no binding at the home agent, and the kernel as it was before the start."""
+    wait_for_addresses(parked.lab)
+    mr = parked["mr"]
+    before = kernel_state(mr)
+    parked.start()
+    assert kernel_state(mr) != before
+    assert mr.stop(mr.daemons["mobilenode"]) == 0
+    assert home_bindings(parked.home()) == []
+    assert kernel_state(mr) == before
