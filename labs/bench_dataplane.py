@@ -108,8 +108,8 @@ class _IoVector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr of a connected socket."""
+class _Header(ctypes.Structure):
+    """struct msghdr of a connected socket."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -119,8 +119,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
     )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
 
 
 def _send(rate: float) -> None:
@@ -129,7 +134,7 @@ def _send(rate: float) -> None:
     vector = _IoVector(b"x" * PAYLOAD, PAYLOAD)
     messages = (_Message * BATCH)()
     for message in messages:
-        message.vector, message.vectors = ctypes.pointer(vector), 1
+        message.header.vector, message.header.vectors = ctypes.pointer(vector), 1
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect((CORRESPONDENT, 9))
         sent, start = 0, time.perf_counter()
