@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any, Self, TypeVar
 
 from labs import render
 from labs.flows import Flow
+from labs.processes import end_processes, processes_in
 from labs.topology import Node, Topology
 from mip6.system.control import ControlError, request
 
@@ -39,7 +39,6 @@ PREFIX = "mip6"
 POLL = 0.02  # seconds between two looks at a condition
 _SOURCES = Path(__file__).resolve().parent.parent
 _LABEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 T = TypeVar("T")
 
@@ -60,7 +59,7 @@ def missing() -> list[str]:
     if not Path("/dev/net/tun").exists():
         lacks.append("/dev/net/tun is missing: load the module tun, or give the container this device")
     packages = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables", "radvd": "radvd", "nsenter": "util-linux"}
-    for command, package in {**packages, "sysctl": "procps"}.items():
+    for command, package in packages.items():
         if shutil.which(command, path=_path()) is None:
             lacks.append(f"the command {command} is missing: install the Debian package {package}")
     return lacks
@@ -173,7 +172,8 @@ class LabNode:
 
     def configure(self, topology: Topology) -> None:
         """Everything inside the namespace but routes, counters and processes."""
-        self.run("sysctl", "-q", "-w", *render.sysctls(self.node))
+        settings = (setting.split("=") for setting in render.sysctls(self.node))
+        self.run("sh", "-e", stdin="".join(f"echo {value} > {_sysctl_file(key)}\n" for key, value in settings))
         self._ip_batch(render.interface_commands(self.node))
         if rates := render.rate_commands(topology, self.node):
             self.run("tc", "-batch", "-", stdin="\n".join(rates) + "\n")
@@ -314,56 +314,11 @@ def remove(label: str) -> bool:
         started = json.loads((directory / "lab.json").read_text())["nodes"]
     # In reverse order, so that a mobile node can say goodbye while its home agent is still there.
     for node in sorted(present, key=lambda name: started.index(name) if name in started else -1, reverse=True):
-        end_processes(_processes_in(namespace(label, node)))
+        end_processes(processes_in(NETNS / namespace(label, node)))
     _ip(*(f"netns delete {namespace(label, node)}" for node in present))
     existed = directory.exists() or bool(present)
     shutil.rmtree(directory, ignore_errors=not directory.exists())
     return existed
-
-
-def end_processes(pids: Iterable[int], grace: float = _GRACE) -> None:
-    """SIGTERM, and SIGKILL to those that are still there after `grace` seconds. Waits until all have ended."""
-    handles: dict[int, int] = {}
-    try:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                handles[os.pidfd_open(pid)] = pid
-        for number, limit in ((signal.SIGTERM, grace), (signal.SIGKILL, None)):
-            for handle in handles:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handle, number)
-            _await_ends(handles, limit)
-    finally:
-        for handle in handles:
-            os.close(handle)
-
-
-def _await_ends(handles: Iterable[int], limit: float | None) -> None:
-    poll = select.poll()
-    running = set(handles)
-    for handle in running:
-        poll.register(handle, select.POLLIN)
-    deadline = None if limit is None else time.monotonic() + limit
-    while running:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            return
-        for handle, _ in poll.poll(None if left is None else left * 1000):
-            poll.unregister(handle)
-            running.discard(handle)
-
-
-def _processes_in(namespace: str) -> list[int]:
-    """Every process whose network namespace this is."""
-    inode = (NETNS / namespace).stat().st_ino
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            # It ended while we looked, or is out of our reach, as a container's init may be, and so not ours.
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                if (entry / "ns/net").stat().st_ino == inode:
-                    found.append(int(entry.name))
-    return found
 
 
 def namespace(label: str, node: str) -> str:
@@ -421,6 +376,11 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _sysctl_file(key: str) -> str:
+    """Where a setting is: in its name a dot divides and a slash stands for a dot, as sysctl(8) has it."""
+    return "/proc/sys/" + key.translate(str.maketrans("./", "/."))
 
 
 def _path() -> str:

@@ -44,6 +44,18 @@ def nothing_left(label: str) -> bool:
     return label not in labels() and not node_names(label) and not (RUN / label).exists()
 
 
+def serve(lab: Lab) -> None:
+    """The correspondent serves the files of its directory."""
+    lab["cn"].python("http.server", "--bind", "2001:db8:c::2", "--directory", lab["cn"].directory, log="http.log")
+    lab.until(lambda: lab["cn"].run("ss", "-Hltn", "sport = :8000"), 5, "the server listens")
+
+
+def fetch(lab: Lab, name: str) -> str:
+    """A file of the correspondent, as the node in the vehicle gets it."""
+    program = f"import urllib.request as u; print(u.urlopen('http://[2001:db8:c::2]:8000/{name}').read().decode())"
+    return lab["lfn"].run(sys.executable, "-c", program, limit=10).strip()
+
+
 def eventually(condition: Callable[[], object], limit: float) -> bool:
     deadline = time.monotonic() + limit
     while not condition():
@@ -59,10 +71,9 @@ def test_addresses_come_by_router_advertisement_and_packets_pass(topology: Topol
         [address] = lab["mr"].addresses("wlan0")
         assert address["local"].startswith("2001:db8:a:")
         assert [found["local"] for found in lab["lfn"].addresses("eth0")] == ["2001:db8:f00:1::10"]
-        lab["cn"].python("http.server", "--bind", "2001:db8:c::2", "--directory", lab["cn"].directory, log="http.log")
-        lab.until(lambda: lab["cn"].run("ss", "-Hltn", "sport = :8000"), 5, "the server listens")
-        fetch = "import urllib.request as u; print(u.urlopen('http://[2001:db8:c::2]:8000/').status)"
-        assert lab["lfn"].run(sys.executable, "-c", fetch).strip() == "200"
+        (lab["cn"].directory / "greeting").write_text("hello")
+        serve(lab)
+        assert fetch(lab, "greeting") == "hello"
     assert nothing_left(label)
 
 
@@ -82,12 +93,26 @@ def test_rate_is_as_declared_in_both_directions(topology: Topology, label: str) 
 
 def test_two_labs_at_once_do_not_meet(topology: Topology, label: str) -> None:
     other = f"{label}-b"
-    with Lab(topology, label) as first, Lab(topology, other) as second:
-        assert set(first.nodes) == set(second.nodes)
-        assert node_names(label) == node_names(other) == sorted(first.nodes)
-        with pytest.raises(LabError, match="exists already"):
-            Lab(topology, label).up()
-    assert nothing_left(label) and nothing_left(other)
+    with Lab(topology, other) as second:
+        with Lab(topology, label) as first:
+            assert node_names(label) == node_names(other) == sorted(first.nodes)
+            for lab in (first, second):  # the same addresses, ports and files; only the content tells them apart
+                wait_for_addresses(lab)
+                (lab["cn"].directory / "name").write_text(lab.label)
+                serve(lab)
+            assert [fetch(lab, "name") for lab in (first, second)] == [label, other]
+            first["ar1"].set_link("wlan", up=False)
+            assert fetch(second, "name") == other
+        assert nothing_left(label)
+        assert fetch(second, "name") == other
+    assert nothing_left(other)
+
+
+def test_a_label_is_taken_once(topology: Topology, label: str) -> None:
+    with Lab(topology, label) as lab:
+        with pytest.raises(LabError, match="exists already"), Lab(topology, label):
+            pass
+        assert node_names(label) == sorted(lab.nodes)
 
 
 def test_nothing_is_left_after_a_failure(topology: Topology, label: str) -> None:

@@ -110,12 +110,12 @@ class TestInNamespaces:
         with car_under_traffic() as (process, label):
             process.kill()
             process.wait()
-            agents = _processes_with(str(RUN / label))
+            agents = _processes_with(f"{RUN / label}/")
             assert len(agents) >= 4  # both agents, both ends of the traffic, and radvd
             done = subprocess.run([*MIP6_LAB, "down", label], cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             assert label not in labels() and not node_names(label)
-            assert not _processes_with(str(RUN / label))
+            assert not _processes_with(f"{RUN / label}/")
 
     def test_up_stays_and_shell_sees_the_agents(self) -> None:
         up = subprocess.run([*MIP6_LAB, "up", "car"], cwd=ROOT, capture_output=True, text=True)
