@@ -23,7 +23,7 @@ from mip6.decode import read_capture
 
 PORT = 7007
 UDP_OVERHEAD = 48  # octets: IPv6 and UDP header
-WLAN_BID = 1
+WLAN_BID, CELLULAR_BID = 1, 2
 IPV6_MTU_DISCOVER, IPV6_RECVERR, IP_PMTUDISC_DO = 23, 25, 2  # linux/in6.h, linux/in.h; Python has no names for them
 OWN_PROTOCOL = "109"  # of the routes and rules of the agents
 SIGNALLING = "ip6 proto 135 or ip6 proto 60 or ip6 proto 43"

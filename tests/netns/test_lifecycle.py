@@ -7,6 +7,7 @@ import pytest
 from labs.namespaces import missing
 from labs.runner import wait_for_addresses
 from tests.netns.support import (
+    CELLULAR_BID,
     LIMIT,
     OWN_PROTOCOL,
     Car,
@@ -82,4 +83,35 @@ def test_a_mobile_router_that_is_asked_to_end_deregisters_and_takes_back_all_it_
     assert kernel_state(mr) != before
     assert mr.stop(mr.daemons["mobilenode"]) == 0
     assert home_bindings(parked.home()) == []
+    assert kernel_state(mr) == before
+
+
+def test_what_is_left_of_a_link_that_has_gone_meanwhile_is_taken_back(parked: Car) -> None:
+    """Killed, WLAN out of coverage, started again: one rule, one binding, and traffic over what there is."""
+    parked.start()
+    mr = parked["mr"]
+    cellular = care_of_addresses(parked.mobile()["bindings"])[CELLULAR_BID]
+    mr.stop(mr.daemons["mobilenode"], kill=True)
+    mr.set_link("wlan0", up=False)
+    mr.start_daemon("mobilenode")
+    left = {CELLULAR_BID: cellular}
+    parked.lab.until(lambda: care_of_addresses(home_bindings(parked.home())) == left, LIMIT, "one binding is left")
+    parked.lab.until(lambda: parked.mobile()["state"] == "registered", LIMIT, "the mobile router knows")
+    assert parked.echo(b"by cellular") == b"by cellular"
+    [rule] = [line for line in kernel_rules(mr) if f"proto {OWN_PROTOCOL}" in line]
+    assert cellular in rule
+    assert [line for line in own_routes(mr) if "wlan0" in line] == []
+
+
+def test_a_mobile_router_whose_home_agent_is_gone_ends_all_the_same(parked: Car) -> None:
+    """Nobody answers its deregistration: it tries, ends in order, and the kernel is as it was before the start."""
+    wait_for_addresses(parked.lab)
+    mr, ha = parked["mr"], parked["ha"]
+    before = kernel_state(mr)
+    parked.start()
+    ha.stop(ha.daemons["homeagent"], kill=True)
+    process = mr.daemons["mobilenode"]
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    mr.stop(process)
     assert kernel_state(mr) == before
