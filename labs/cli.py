@@ -147,9 +147,3 @@ def _down(arguments: argparse.Namespace) -> int:
 def _demand_everything() -> None:
     if lacks := missing():
         raise LabError("; ".join(lacks))
-
-
-if __name__ == "__main__":
-    from mip6.cli import main
-
-    raise SystemExit(main(["lab", *sys.argv[1:]]))

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from labs.namespaces import RUN, Lab, LabError, labels, missing, node_names, remove
+from labs.namespaces import RUN, Lab, LabError, NotInTime, labels, missing, node_names, remove
 from labs.plain import plain_topology
 from labs.runner import wait_for_addresses
 from labs.topology import Topology
+from tests.conftest import MakeLab
 
 pytestmark = [
     pytest.mark.netns,
@@ -121,11 +122,16 @@ def test_nothing_is_left_after_a_failure(topology: Topology, label: str) -> None
     assert nothing_left(label)
 
 
-def test_a_process_that_ends_is_told(topology: Topology, label: str) -> None:
-    with Lab(topology, label) as lab:
-        lab["cn"].popen("sh", "-c", "echo the reason; exit 3", log="short.log")
-        with pytest.raises(LabError, match=r"(?s)short ended with status 3.*the reason"):
-            lab.until(lambda: False, 5, "never")
+def test_a_process_that_ends_is_told(topology: Topology, lab: MakeLab) -> None:
+    network = lab(topology)
+    network["cn"].popen("sh", "-c", "echo the reason; exit 3", log="short.log")
+    with pytest.raises(LabError, match=r"(?s)short ended with status 3.*the reason"):
+        network.until(lambda: False, 5, "never")
+
+
+def test_a_condition_that_does_not_come_is_named(topology: Topology, lab: MakeLab) -> None:
+    with pytest.raises(NotInTime, match=r"waited 0.1 s in vain: rain"):
+        lab(topology).until(lambda: False, 0.1, "rain")
 
 
 HOLD = """
