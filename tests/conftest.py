@@ -23,10 +23,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from labs.flows import Flow
 from labs.namespaces import Lab, missing
 from labs.topology import Topology
+
+# how long one example takes says nothing here: machines are shared, and the suite runs on all cores
+settings.register_profile("shared", deadline=None, print_blob=True)
+settings.load_profile("shared")
 
 MakeLab = Callable[..., Lab]
 

@@ -252,7 +252,7 @@ class UserspaceDataPlane:
                 elif kind == socket.IPV6_TCLASS:
                     traffic_class = int.from_bytes(value, sys.byteorder)
             # the flow of this packet was found to be right before: only ECN and length remain to be looked at
-            counters = arrivals.get((sender[0], destination, traffic_class & 3, data[:2] + data[8:40]))
+            counters = arrivals.get((sender[0], destination, traffic_class & 3, data[:2] + data[6:7] + data[8:40]))
             if counters is None or len(data) != IPV6_HEADER + (data[4] << 8 | data[5]):
                 self._arrived(sender[0], destination, traffic_class, data)
                 continue
@@ -278,10 +278,10 @@ class UserspaceDataPlane:
             return
         counters.packets_in += 1
         counters.bytes_in += len(verdict.packet)
-        if verdict.packet == data:
+        if verdict.packet == data and data[6] in _ORDINARY:  # nothing behind the header was looked at
             if len(self._arrivals) >= FLOWS:
                 self._arrivals.clear()
-            self._arrivals[sender, destination, traffic_class & 3, data[:2] + data[8:40]] = counters
+            self._arrivals[sender, destination, traffic_class & 3, data[:2] + data[6:7] + data[8:40]] = counters
 
     def _refused(self, error: OSError) -> None:
         """The kernel did not take a packet from the device (it is down, or out of memory)."""

@@ -1,0 +1,130 @@
+"""The conformance list against the reference, the indexed table and the userspace data plane on real devices."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from mip6.dataplane.index import Index
+from mip6.dataplane.userspace import UserspaceDataPlane
+from mip6.forward import Delivered, Dropped, Encapsulated, FragmentMemory, Lookup, Plain, decapsulate, encapsulate
+from mip6.forwarding import DropReason, ForwardingTable
+from mip6.system.tun import Tun
+from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
+from tests.dataplane.test_reference import AGENT, CELL
+from tests.dataplane.test_tunnel import far, ip, until
+
+__all__ = ["far"]
+
+
+def indexed(table: ForwardingTable) -> Index:
+    index = Index(table.end, table.address)
+    index.set_table(table)
+    return index
+
+
+@pytest.mark.parametrize("lookup", [Plain, indexed])
+@pytest.mark.parametrize("case", ENCAPSULATE, ids=lambda case: case.name)
+def test_encapsulate(case: Out, lookup: type[Plain]) -> None:
+    held: Lookup = lookup(case.table)
+    verdict = encapsulate(held, case.packet, FragmentMemory(), 0)
+    if isinstance(verdict, Encapsulated):
+        assert [(copy.tunnel.bid, packet) for copy in verdict.copies for packet in copy.packets] == list(case.sent)
+    else:
+        assert verdict.reason == case.drop
+
+
+@pytest.mark.parametrize("lookup", [Plain, indexed])
+@pytest.mark.parametrize("case", DECAPSULATE, ids=lambda case: case.name)
+def test_decapsulate(case: In, lookup: type[Plain]) -> None:
+    held: Lookup = lookup(case.table)
+    verdict = decapsulate(held, case.source, AGENT, case.traffic_class, case.packet)
+    if isinstance(verdict, Delivered):
+        assert verdict.packet == case.delivered
+    else:
+        assert isinstance(verdict, Dropped)
+        assert verdict.reason == case.drop
+
+
+@pytest.mark.netns
+def test_the_userspace_data_plane(far: socket.socket) -> None:
+    """Every case twice: the first packet of a flow is classified, the second takes the way that was remembered."""
+
+    async def story() -> None:
+        plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
+        plane.start()
+        ip("neighbour", "add", str(CELL), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+        ip("route", "add", f"{CELL}/128", "dev", "eth0")
+        ip("link", "set", "eth0", "mtu", "1600")
+        ip("-6", "route", "add", "default", "dev", "mip0")
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw,
+            socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(0x86DD)) as device,
+        ):
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mip0")
+            device.bind(("mip0", 0x86DD))
+            for case in ENCAPSULATE:
+                plane.set_table(case.table)
+                for time in ("first", "second"):
+                    await _out(plane, raw, far, case, time)
+            _received(device)  # the ICMPv6 errors of the cases before
+            for arrival in DECAPSULATE:
+                plane.set_table(arrival.table)
+                for time in ("first", "second"):
+                    await _in(plane, far, device, arrival, time)
+        plane.stop(remove=True)
+
+    asyncio.run(story())
+
+
+def _received(sock: socket.socket) -> list[bytes]:
+    """What has come in so far (a packet socket sees what goes out as well)."""
+    found: list[bytes] = []
+    while True:
+        try:
+            packet, address = sock.recvfrom(4096)
+        except BlockingIOError:
+            return found
+        if address[2] != socket.PACKET_OUTGOING:
+            found.append(packet)
+
+
+def _drops(plane: UserspaceDataPlane, reason: DropReason | None) -> int:
+    return plane.counters().drops.get(reason, 0) if reason is not None else 0
+
+
+async def _out(plane: UserspaceDataPlane, raw: socket.socket, far: socket.socket, case: Out, time: str) -> None:
+    before = _drops(plane, case.drop)
+    seen: list[bytes] = []
+    raw.sendto(case.packet, (socket.inet_ntop(socket.AF_INET6, case.packet[24:40]), 0))
+
+    def complete() -> bool:
+        seen.extend(one for one in _received(far) if one[6] in (41, 44))
+        return len(seen) == len(case.sent) and _drops(plane, case.drop) == before + (case.drop is not None)
+
+    try:
+        await until(complete)
+    except TimeoutError:
+        pytest.fail(f"{case.name}, {time} packet: {len(seen)} outer packets, drops {plane.counters().drops}")
+    assert sorted(seen) == sorted(packet for _, packet in case.sent), f"{case.name}, {time} packet"
+
+
+async def _in(plane: UserspaceDataPlane, far: socket.socket, device: socket.socket, case: In, time: str) -> None:
+    before = _drops(plane, case.drop)
+    header = (6 << 28 | case.traffic_class << 20).to_bytes(4, "big") + len(case.packet).to_bytes(2, "big") + b"\x29\x40"
+    outer = header + case.source.packed + AGENT.packed + case.packet
+    seen: list[bytes] = []
+    far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
+
+    def complete() -> bool:
+        seen.extend(_received(device))
+        wanted = case.delivered is not None
+        return len(seen) == wanted and _drops(plane, case.drop) == before + (case.drop is not None)
+
+    try:
+        await until(complete)
+    except TimeoutError:
+        pytest.fail(f"{case.name}, {time} packet: {len(seen)} delivered, drops {plane.counters().drops}")
+    assert seen == ([case.delivered] if case.delivered is not None else []), f"{case.name}, {time} packet"
