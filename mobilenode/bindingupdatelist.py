@@ -108,7 +108,12 @@ class BindingUpdateList:
         self.outstanding = [one for one in self.outstanding if one is not sent]
 
     def supersede(self, sent: SentUpdate) -> None:
-        """A Binding Update was accepted: those before it can no longer be, their numbers are too old (§9.5.1)."""
+        """A Binding Update was accepted: those before it can no longer be, their numbers are too old (§9.5.1).
+
+        They may have been, though: a flow that one of them changed unheard is not known any more, and is stated again.
+        """
+        possible = self.possible_flows(before=sent)
+        self.flows = {fid: flow for fid, flow in self.flows.items() if possible[fid] == {flow}}
         self.outstanding = self.outstanding[self.outstanding.index(sent) + 1 :]
 
     def clear(self) -> None:
@@ -138,10 +143,12 @@ class BindingUpdateList:
                     values.add(None)
         return possible
 
-    def possible_flows(self) -> dict[int, set[FlowBinding | None]]:
-        """The same for each FID."""
+    def possible_flows(self, before: SentUpdate | None = None) -> dict[int, set[FlowBinding | None]]:
+        """The same for each FID; with `before`, as the home agent may have held them when that one reached it."""
         possible: dict[int, set[FlowBinding | None]] = {fid: {flow} for fid, flow in self.flows.items()}
         for sent in self.outstanding:
+            if sent is before:
+                break
             named = {one.fid: one for one in sent.update.flows}
             for fid, flow in named.items():
                 possible.setdefault(fid, {None}).add(flow)
