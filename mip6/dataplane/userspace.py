@@ -12,11 +12,12 @@ import errno
 import os
 import socket
 import struct
-import sys
 from ipaddress import IPv6Address
 
 from mip6.dataplane.index import Index
 from mip6.dataplane.interface import Counters, OnPathMtu, TunnelCounters
+from mip6.dataplane.offload import CHECKSUM_AT, VIRTIO_HEADER, is_unfinished, pseudo_sum, virtio_header
+from mip6.dataplane.receive import TunnelReceiver, outer_fields
 from mip6.events import PathMtuChanged
 from mip6.forward import Dropped, FragmentMemory, decapsulate, encapsulate, outer_header, path_mtu_changed
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, Tunnel
@@ -32,8 +33,10 @@ ANSWERS_PER_SECOND = 100  # ICMPv6 errors (RFC 4443 §2.4 (f))
 BUFFER = 4 << 20
 _ORDINARY = PORT_PROTOCOLS | {Protocol.ESP}  # what a flow rule can look at is in the first 44 octets
 _MINIMUM_ORDINARY = 44
+_MINIMUM_ARRIVAL = 60  # a TCP header fits
 _ICMP6_FILTER = 1
 _IPV6_MTU = 24
+_SO_SNDBUFFORCE = 32
 
 
 class _Way:
@@ -45,6 +48,18 @@ class _Way:
         self.tunnel, self.socket, self.counters = tunnel, sock, counters
         self.head, self.tail = outer_header(tunnel, traffic_class)
         self.address = (str(tunnel.remote), 0)
+
+
+class _Arrival:
+    """What is known of a flow that arrives: its tunnel's counters, the octets that its packets are to start with, and
+    how to see that a checksum is not finished."""
+
+    __slots__ = ("checksum_at", "counters", "flow_sum", "head")
+
+    def __init__(self, counters: TunnelCounters, packet: bytes) -> None:
+        self.counters, self.head = counters, packet[:2]
+        self.checksum_at = VIRTIO_HEADER + IPV6_HEADER + CHECKSUM_AT.get(packet[6], -IPV6_HEADER)
+        self.flow_sum = pseudo_sum(packet)
 
 
 _UNKNOWN: tuple[int, tuple[_Way, ...]] = (-1, ())
@@ -61,7 +76,7 @@ class UserspaceDataPlane:
         self._tunnels: dict[tuple[IPv6Address, int], TunnelCounters] = {}
         self._drops: dict[DropReason, int] = {}
         self._flows: dict[bytes, tuple[int, tuple[_Way, ...]]] = {}  # the smallest MTU among the ways, and they
-        self._arrivals: dict[tuple[str, bytes, int, bytes], TunnelCounters] = {}
+        self._arrivals: dict[bytes, _Arrival] = {}
         self._senders: dict[tuple[IPv6Address, str | None], socket.socket] = {}
         self._memory = FragmentMemory()
         self._answers = RateLimit(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
@@ -73,10 +88,7 @@ class UserspaceDataPlane:
     def start(self) -> None:
         """Open the sockets and read; OSError says what is not allowed."""
         self._loop = asyncio.get_running_loop()
-        self._receiver = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, Protocol.IPV6)
-        self._receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        self._receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        self._receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        self._receiver = TunnelReceiver(BUFFER)
         self._errors = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
         block = bytearray(b"\xff" * 32)  # a set bit blocks that type; words are in host order
         word = struct.unpack_from("=I", block)[0] & ~(1 << Icmp6Type.PACKET_TOO_BIG)
@@ -118,10 +130,7 @@ class UserspaceDataPlane:
 
     def deliver(self, packet: bytes) -> None:
         """Write a packet to the device, so that the kernel receives it."""
-        try:
-            os.write(self._tun.fd, packet)
-        except OSError as error:
-            self._refused(error)
+        self._write(packet)
 
     # --- from the device into tunnels -------------------------------------------------------------------------------
 
@@ -129,7 +138,7 @@ class UserspaceDataPlane:
         read, fd, flows = os.read, self._tun.fd, self._flows
         for _ in range(BATCH):
             try:
-                data = read(fd, 65536)
+                data = read(fd, VIRTIO_HEADER + 65536)[VIRTIO_HEADER:]
             except BlockingIOError:
                 return
             size = len(data)
@@ -184,7 +193,7 @@ class UserspaceDataPlane:
             return sock
         sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, BUFFER)
             if tunnel.device is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, tunnel.device.encode())
             sock.bind((str(tunnel.local), 0))
@@ -237,51 +246,55 @@ class UserspaceDataPlane:
     # --- from tunnels to the device ---------------------------------------------------------------------------------
 
     def _read_tunnels(self) -> None:
-        receive, write, fd = self._receiver.recvmsg, os.write, self._tun.fd
-        arrivals = self._arrivals
-        ancillary = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
-        for _ in range(BATCH):
-            try:
-                data, control, _, sender = receive(65536, ancillary)
-            except BlockingIOError:
-                return
-            destination, traffic_class = b"", 0
-            for _, kind, value in control:
-                if kind == socket.IPV6_PKTINFO:
-                    destination = value[:16]
-                elif kind == socket.IPV6_TCLASS:
-                    traffic_class = int.from_bytes(value, sys.byteorder)
-            # the flow of this packet was found to be right before: only ECN and length remain to be looked at
-            counters = arrivals.get((sender[0], destination, traffic_class & 3, data[:2] + data[6:7] + data[8:40]))
-            if counters is None or len(data) != IPV6_HEADER + (data[4] << 8 | data[5]):
-                self._arrived(sender[0], destination, traffic_class, data)
+        receiver, arrivals, write, fd = self._receiver, self._arrivals, os.write, self._tun.fd
+        packets, sources, controls, join = receiver.packets, receiver.sources, receiver.controls, b"".join
+        for i, size in enumerate(receiver.receive()):
+            view = packets[i]
+            known = arrivals.get(join((sources[i], controls[i], view[10:12], view[16:17], view[18:50])))
+            if known is None or size != IPV6_HEADER + (view[14] << 8 | view[15]):
+                self._arrived(i, size)
                 continue
+            at = known.checksum_at
+            if at > VIRTIO_HEADER and is_unfinished(view[at] << 8 | view[at + 1], known.flow_sum, size):
+                self._arrived(i, size)
+                continue
+            view[10:12] = known.head
             try:
-                write(fd, data)
+                write(fd, view[: VIRTIO_HEADER + size])
             except OSError as error:
                 self._refused(error)
             else:
-                counters.packets_in += 1
-                counters.bytes_in += len(data)
+                known.counters.packets_in += 1
+                known.counters.bytes_in += size
 
-    def _arrived(self, sender: str, destination: bytes, traffic_class: int, data: bytes) -> None:
-        source = IPv6Address(sender)
-        verdict = decapsulate(self._index, source, IPv6Address(destination), traffic_class, data)
+    def _arrived(self, i: int, size: int) -> None:
+        """The reference decides about packet `i` of the batch; an ordinary decision is remembered for its flow."""
+        data = bytes(self._receiver.packets[i][VIRTIO_HEADER : VIRTIO_HEADER + size])
+        source, control = bytes(self._receiver.sources[i]), bytes(self._receiver.controls[i])
+        destination, traffic_class = outer_fields(control)
+        verdict = decapsulate(self._index, IPv6Address(source), IPv6Address(destination), traffic_class, data)
         if isinstance(verdict, Dropped):
             self._dropped(verdict)
             return
         counters = self._count(verdict.node.home_address, verdict.tunnel.bid)
-        try:
-            os.write(self._tun.fd, verdict.packet)
-        except OSError as error:
-            self._refused(error)
+        if not self._write(verdict.packet):
             return
         counters.packets_in += 1
         counters.bytes_in += len(verdict.packet)
-        if verdict.packet == data and data[6] in _ORDINARY:  # nothing behind the header was looked at
+        if size >= _MINIMUM_ARRIVAL and data[6] in _ORDINARY:  # nothing behind the header was looked at
             if len(self._arrivals) >= FLOWS:
                 self._arrivals.clear()
-            self._arrivals[sender, destination, traffic_class & 3, data[:2] + data[6:7] + data[8:40]] = counters
+            key = source + control + data[:2] + data[6:7] + data[8:40]
+            self._arrivals[key] = _Arrival(counters, verdict.packet)
+
+    def _write(self, packet: bytes) -> bool:
+        """Write one packet to the device; whether the kernel took it."""
+        try:
+            os.write(self._tun.fd, virtio_header(packet, self._tun.mtu) + packet)
+        except OSError as error:
+            self._refused(error)
+            return False
+        return True
 
     def _refused(self, error: OSError) -> None:
         """The kernel did not take a packet from the device (it is down, or out of memory)."""

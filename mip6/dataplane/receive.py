@@ -1,0 +1,118 @@
+"""Tunnel packets from the kernel, many with one system call: a raw socket for protocol 41 and recvmmsg(2).
+
+The kernel has put fragments together and taken the outer header away; what a data plane needs of that comes beside the
+inner packet: the source as the socket address, destination and traffic class as control messages. While the socket is
+open the kernel does not answer tunnel packets with Parameter Problem.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+
+from mip6.dataplane.offload import VIRTIO_HEADER
+from mip6.numbers import Protocol
+
+PACKETS = 64  # with one call
+_ROOM = VIRTIO_HEADER + 65536
+_NAME, _CONTROL = 28, 64  # struct sockaddr_in6; control messages IPV6_PKTINFO and IPV6_TCLASS
+_SO_RCVBUFFORCE = 33
+_CONTROL_HEADER = struct.Struct("@Nii")  # struct cmsghdr
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """struct msghdr."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint),
+        ("vectors", ctypes.c_void_p),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
+
+
+class TunnelReceiver:
+    """The socket and its buffers. Packet number i of a batch is in `packets[i]` behind a
+    virtio_net_hdr that is always `offload.NOTHING`, so that both can be written to the tunnel device as they stand.
+
+    `sources[i]` are the 16 octets of its outer source, `controls[i]` its control messages as the kernel wrote them.
+    """
+
+    def __init__(self, buffer: int) -> None:
+        """`buffer`: octets that may wait in the kernel."""
+        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, Protocol.IPV6)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
+        self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        data, names, controls = (bytearray(PACKETS * size) for size in (_ROOM, _NAME, _CONTROL))
+        self.packets = _parts(data, _ROOM)
+        self.sources = [name[8:24] for name in _parts(names, _NAME)]
+        self.controls = _parts(controls, _CONTROL)
+        at_data, at_names, at_controls = (_address(one) for one in (data, names, controls))
+        self._vectors = (_Vector * PACKETS)()
+        self._messages = (_Message * PACKETS)()
+        for i, message in enumerate(self._messages):
+            self._vectors[i] = _Vector(at_data + i * _ROOM + VIRTIO_HEADER, _ROOM - VIRTIO_HEADER)
+            vector = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_Vector)
+            name, control = at_names + i * _NAME, at_controls + i * _CONTROL
+            message.header = _Header(name, _NAME, vector, 1, control, _CONTROL, 0)
+        self._fresh = bytes(self._messages)  # the kernel writes into the headers: they are renewed before each call
+        words = ctypes.sizeof(_Message) // 4
+        self._lengths = memoryview(self._messages).cast("B").cast("I")[_Message.length.offset // 4 :: words]
+        self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def receive(self) -> list[int]:
+        """Fill the buffers: the lengths of the packets that came, none when there are none. OSError as recvmmsg(2)."""
+        ctypes.memmove(self._messages, self._fresh, len(self._fresh))
+        count = self._call(self._socket.fileno(), self._messages, PACKETS, socket.MSG_DONTWAIT, None)
+        if count < 0:
+            number = ctypes.get_errno()
+            if number == errno.EAGAIN:
+                return []
+            raise OSError(number, os.strerror(number))
+        return self._lengths[:count].tolist()
+
+
+def outer_fields(control: bytes) -> tuple[bytes, int]:
+    """Outer destination and traffic class from the control messages of one packet."""
+    destination, traffic_class, at = b"", 0, 0
+    while at + _CONTROL_HEADER.size <= len(control):
+        length, _, kind = _CONTROL_HEADER.unpack_from(control, at)
+        value = control[at + _CONTROL_HEADER.size : at + length]
+        if kind == socket.IPV6_PKTINFO:
+            destination = value[:16]
+        elif kind == socket.IPV6_TCLASS:
+            (traffic_class,) = struct.unpack("=i", value)
+        at += max(length + 7 & ~7, _CONTROL_HEADER.size)
+    return destination, traffic_class
+
+
+def _parts(buffer: bytearray, size: int) -> list[memoryview]:
+    view = memoryview(buffer)
+    return [view[at : at + size] for at in range(0, len(buffer), size)]
+
+
+def _address(buffer: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
