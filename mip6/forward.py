@@ -26,6 +26,7 @@ OUTER_HOP_LIMIT = 64  # RFC 2473 §6.3: the default of the node
 FRAGMENTS_REMEMBERED = 1024
 _FRAGMENT_HEADER = 8
 _CONGESTION_EXPERIENCED, _ECT1, _ECT0 = 3, 1, 2
+_ADDRESS_UNREACHABLE = 3  # code of destination unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,14 @@ def encapsulate(
         return Dropped(DropReason.MALFORMED)
     if not (_forwardable(parsed.source) and _forwardable(parsed.destination)):
         return Dropped(DropReason.NOT_FORWARDABLE)
+    packet = packet[: parsed.length]
     uplink = table.end is End.MOBILE_NODE
     node = lookup.owner(parsed.source if uplink else parsed.destination)
-    if node is None:  # a mobile router's ingress check, RFC 3963 §5.5
-        return Dropped(DropReason.SOURCE_NOT_OWNED if uplink else DropReason.NO_NODE)
+    if node is None:
+        if uplink:  # a mobile router's ingress check, RFC 3963 §9
+            return Dropped(DropReason.SOURCE_NOT_OWNED)
+        error = _error(table.address, packet, parsed, Icmp6Type.DESTINATION_UNREACHABLE, 0, _ADDRESS_UNREACHABLE)
+        return Dropped(DropReason.NO_NODE, error)  # RFC 4443 §3.1; a node without tunnels is about to have one: silence
     rule = _rule(node, parsed, uplink, fragments)
     if rule is not None and rule.drop:
         return Dropped(DropReason.RULE)
@@ -150,7 +155,6 @@ def encapsulate(
         return Dropped(DropReason.NO_TUNNEL)
     if any((parsed.source, parsed.destination) == (tunnel.local, tunnel.remote) for tunnel in tunnels):
         return Dropped(DropReason.LOOP)  # RFC 2473 §4.1.2
-    packet = packet[: parsed.length]
     if parsed.hop_limit == 0:
         return Dropped(DropReason.HOP_LIMIT, _error(table.address, packet, parsed, Icmp6Type.TIME_EXCEEDED, 0))
     smallest = min(tunnel.mtu for tunnel in tunnels)
@@ -214,6 +218,25 @@ def path_mtu_changed(lookup: Lookup, message: bytes) -> PathMtuChanged | None:
     return PathMtuChanged(local, remote, mtu) if MINIMUM_MTU <= mtu < known + IPV6_HEADER else None
 
 
+def relayed_too_big(lookup: Lookup, message: bytes) -> bytes | None:
+    """The packet too big for the inner sender that follows from one about an outer packet, when so much of the inner
+    packet is quoted that its sender is known, and it was larger than 1280 (RFC 2473 §8.1, §8.2)."""
+    changed = path_mtu_changed(lookup, message)
+    inner = message[8 + IPV6_HEADER :]
+    if changed is None or message[8 + 6] != Protocol.IPV6 or len(inner) < IPV6_HEADER:
+        return None
+    size = IPV6_HEADER + int.from_bytes(inner[4:6], "big")
+    quoted = parse(inner[:4] + (len(inner) - IPV6_HEADER).to_bytes(2, "big") + inner[6:])  # as far as it is here
+    if quoted is None or size <= MINIMUM_MTU or not _forwardable(quoted.source):
+        return None
+    inside = quoted.source if lookup.table.end is End.MOBILE_NODE else quoted.destination
+    owner = lookup.owner(inside)
+    if all(node is not owner for node, _ in lookup.between(changed.local, changed.remote)):
+        return None  # nothing that was ever sent through this tunnel
+    mtu = max(changed.mtu - IPV6_HEADER, MINIMUM_MTU)
+    return _error(lookup.table.address, inner, quoted, Icmp6Type.PACKET_TOO_BIG, mtu)
+
+
 def outer_header(tunnel: Tunnel, traffic_class: int) -> tuple[bytes, bytes]:
     """What stands before and behind the payload length: DSCP and ECN copied (RFC 2473 §6.4, RFC 6040 §4.1)."""
     behind = bytes((Protocol.IPV6, OUTER_HOP_LIMIT)) + tunnel.local.packed + tunnel.remote.packed
@@ -266,7 +289,9 @@ def _forwardable(address: IPv6Address) -> bool:
     return not (address.is_link_local or address.is_multicast or address.is_loopback or address.is_unspecified)
 
 
-def _error(source: IPv6Address, packet: bytes, parsed: Parsed, kind: Icmp6Type, value: int) -> bytes | None:
+def _error(
+    source: IPv6Address, packet: bytes, parsed: Parsed, kind: Icmp6Type, value: int, code: int = 0
+) -> bytes | None:
     """An ICMPv6 error with as much of the packet as fits into 1280 octets, None where none may be sent: about an
     ICMPv6 error or redirect (RFC 4443 §2.4 (e)); one that cannot be seen to be neither counts as one."""
     if parsed.protocol == Protocol.ICMPV6:
@@ -275,7 +300,7 @@ def _error(source: IPv6Address, packet: bytes, parsed: Parsed, kind: Icmp6Type, 
         about = packet[parsed.upper]
         if about < Icmp6Type.ECHO_REQUEST or about == Icmp6Type.REDIRECT:
             return None
-    body = bytes((kind, 0, 0, 0)) + value.to_bytes(4, "big") + packet[: MINIMUM_MTU - IPV6_HEADER - 8]
+    body = bytes((kind, code, 0, 0)) + value.to_bytes(4, "big") + packet[: MINIMUM_MTU - IPV6_HEADER - 8]
     header = pseudo_header(source, parsed.source, len(body), Protocol.ICMPV6)
     body = body[:2] + internet_checksum(header + body).to_bytes(2, "big") + body[4:]
     start = (6 << 28).to_bytes(4, "big") + len(body).to_bytes(2, "big") + bytes((Protocol.ICMPV6, OUTER_HOP_LIMIT))

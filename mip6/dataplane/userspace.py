@@ -19,7 +19,15 @@ from mip6.dataplane.interface import Counters, OnPathMtu, TunnelCounters
 from mip6.dataplane.offload import CHECKSUM_AT, VIRTIO_HEADER, is_unfinished, pseudo_sum, virtio_header
 from mip6.dataplane.receive import TunnelReceiver, outer_fields
 from mip6.events import PathMtuChanged
-from mip6.forward import Dropped, FragmentMemory, decapsulate, encapsulate, outer_header, path_mtu_changed
+from mip6.forward import (
+    Dropped,
+    FragmentMemory,
+    decapsulate,
+    encapsulate,
+    outer_header,
+    path_mtu_changed,
+    relayed_too_big,
+)
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, Tunnel
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.packet import PORT_PROTOCOLS
@@ -307,8 +315,12 @@ class UserspaceDataPlane:
 
     def _dropped(self, verdict: Dropped) -> None:
         self._drop(verdict.reason)
-        if verdict.error is not None and self._answers.allow(self._loop.time()):
-            self.deliver(verdict.error)
+        self._answer(verdict.error)
+
+    def _answer(self, error: bytes | None) -> None:
+        """Send an ICMPv6 error to an inner sender, if there is one and not too many have gone."""
+        if error is not None and self._answers.allow(self._loop.time()):
+            self._write(error)
 
     def _read_errors(self) -> None:
         """ICMPv6 packet too big about our own tunnel packets."""
@@ -319,4 +331,5 @@ class UserspaceDataPlane:
                 return
             changed = path_mtu_changed(self._index, message)
             if changed is not None:
+                self._answer(relayed_too_big(self._index, message))
                 self._on_path_mtu(changed)

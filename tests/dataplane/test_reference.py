@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import UDP
-from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Raw
 
 from mip6.dataplane.index import Index
@@ -22,6 +22,7 @@ from mip6.forward import (
     decapsulated_ecn,
     encapsulate,
     path_mtu_changed,
+    relayed_too_big,
 )
 from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Node, Tunnel
 from mip6.selectors import IPv6Selector
@@ -181,6 +182,42 @@ def test_path_mtu_only_for_own_tunnels_and_only_downwards() -> None:
     assert changed is not None and (changed.local, changed.remote, changed.mtu) == (AGENT, WLAN, 1400)
     for bad in (message(1500), message(1279), message(1400, udp()), message(1400, quoted[:39]), b""):
         assert path_mtu_changed(Plain(table()), bad) is None
+
+
+def test_too_big_about_an_outer_packet_is_relayed_to_the_inner_sender() -> None:
+    """When it was larger than 1280, quoted as far as its source, and may have gone through that tunnel."""
+
+    def relayed(inner: bytes, mtu: int = 1400, quoted: int = 1232) -> bytes | None:
+        about = b"\x60\0\0\0" + len(inner).to_bytes(2, "big") + b"\x29\x40" + AGENT.packed + WLAN.packed + inner
+        return relayed_too_big(Plain(table()), b"\x02\0\0\0" + mtu.to_bytes(4, "big") + about[:quoted])
+
+    for quoted in (80, 1232):
+        answer = relayed(udp(1400), quoted=quoted)
+        assert answer is not None and len(answer) <= 1280
+        assert (IPv6(answer).src, IPv6(answer).dst) == (str(AGENT), str(PEER))
+        assert IPv6(answer)[ICMPv6PacketTooBig].mtu == 1360 and answer[48:] == udp(1400)[: quoted - 40]
+    small = relayed(udp(1300), mtu=1300)
+    assert small is not None and IPv6(small)[ICMPv6PacketTooBig].mtu == 1280
+    error = bytes(IPv6(src=str(PEER), dst=str(HOME)) / ICMPv6PacketTooBig() / Raw(b"x" * 1300))
+    for silent in (
+        relayed(udp(1280)),
+        relayed(udp(1400), quoted=79),
+        relayed(udp(1400), mtu=1500),
+        relayed(udp(1400, dst="2001:db8:dead::1")),
+        relayed(udp(1400, src="ff02::1")),
+        relayed(error),
+    ):
+        assert silent is None
+
+
+def test_a_packet_to_nobody_is_answered_by_the_home_agent() -> None:
+    verdict = encapsulate(Plain(table()), udp(dst="2001:db8:dead::1"), FragmentMemory(), 7)
+    assert isinstance(verdict, Dropped) and verdict.error is not None
+    answer = IPv6(verdict.error)
+    assert (answer.src, answer.dst, answer[ICMPv6DestUnreach].code) == (str(AGENT), str(PEER), 3)
+    echo_error = bytes(IPv6(src=str(PEER), dst="2001:db8:dead::1") / ICMPv6DestUnreach() / Raw(b"x" * 48))
+    about_error = encapsulate(Plain(table()), echo_error, FragmentMemory(), 7)
+    assert isinstance(about_error, Dropped) and about_error.error is None
 
 
 ADDRESSES = st.integers(0, 15).map(lambda n: IPv6Address(f"2001:db8:{n >> 2:x}::{n & 3:x}"))
