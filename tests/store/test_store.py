@@ -114,9 +114,20 @@ async def life():
     store = Store(Path(sys.argv[1]))
     writer = asyncio.create_task(store.run())
     first = int(IPv6Address("2001:db8:100::"))
+    told, room = 0, asyncio.Event()
+
+    def stored(written, sequence):
+        nonlocal told
+        told += 1
+        room.set()
+        print(sequence, flush=True)
+
     for sequence in range(1000000):
+        while sequence - told > 2000:  # however slow the disk is, what is told keeps up with what is put
+            room.clear()
+            await room.wait()
         home = IPv6Address(first + sequence % 100)
-        store.put(home, {"sequence": sequence}, lambda written, s=sequence: print(s, flush=True))
+        store.put(home, {"sequence": sequence}, lambda written, s=sequence: stored(written, s))
         if sequence % 10 == 9:
             await asyncio.sleep(0)
 
