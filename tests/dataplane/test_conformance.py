@@ -69,7 +69,7 @@ def test_the_userspace_data_plane(far: socket.socket) -> None:
                 plane.set_table(case.table)
                 for time in ("first", "second"):
                     await _out(plane, raw, far, case, time)
-            _received(device)  # the ICMPv6 errors of the cases before
+            received(device)  # the ICMPv6 errors of the cases before
             for arrival in DECAPSULATE:
                 plane.set_table(arrival.table)
                 for time in ("first", "second"):
@@ -79,7 +79,7 @@ def test_the_userspace_data_plane(far: socket.socket) -> None:
     asyncio.run(story())
 
 
-def _received(sock: socket.socket) -> list[bytes]:
+def received(sock: socket.socket) -> list[bytes]:
     """What has come in so far (a packet socket sees what goes out as well)."""
     found: list[bytes] = []
     while True:
@@ -101,7 +101,7 @@ async def _out(plane: UserspaceDataPlane, raw: socket.socket, far: socket.socket
     raw.sendto(case.packet, (socket.inet_ntop(socket.AF_INET6, case.packet[24:40]), 0))
 
     def complete() -> bool:
-        seen.extend(one for one in _received(far) if one[6] in (41, 44))
+        seen.extend(one for one in received(far) if one[6] in (41, 44))
         return len(seen) == len(case.sent) and _drops(plane, case.drop) == before + (case.drop is not None)
 
     try:
@@ -119,7 +119,7 @@ async def _in(plane: UserspaceDataPlane, far: socket.socket, device: socket.sock
     far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
 
     def complete() -> bool:
-        seen.extend(_received(device))
+        seen.extend(received(device))
         wanted = case.delivered is not None
         return len(seen) == wanted and _drops(plane, case.drop) == before + (case.drop is not None)
 

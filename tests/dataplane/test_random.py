@@ -1,0 +1,242 @@
+"""Random tables and packets: the userspace data plane, on real devices, does what the reference says.
+
+Each packet goes twice, so that both the decision and what is remembered of it are seen; packets of one example share
+few addresses and ports, so that flows collide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections import Counter
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mip6.dataplane.userspace import UserspaceDataPlane
+from mip6.forward import Delivered, Dropped, Encapsulated, FragmentMemory, Plain, decapsulate, encapsulate
+from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Node, Tunnel
+from mip6.numbers import Protocol
+from mip6.selectors import IPv6Selector
+from mip6.system.tun import Tun
+from tests.dataplane.test_conformance import received
+from tests.dataplane.test_reference import AGENT, CELL, HOME, PEER, WLAN
+from tests.dataplane.test_tunnel import far, ip, until
+
+__all__ = ["far"]
+pytestmark = pytest.mark.netns
+
+EXAMPLES = 100
+SECOND_HOME, NOBODY = IPv6Address("2001:db8:100::6"), IPv6Address("2001:db8:100::7")
+INNER = [HOME, SECOND_HOME, NOBODY, PEER, IPv6Address("2001:db8:f00::1"), IPv6Address("2001:db8:f00:80::1")]
+PREFIXES = st.lists(
+    st.sampled_from(["2001:db8:f00::/56", "2001:db8:f00:80::/57", "2001:db8:f00::/64"]).map(IPv6Network),
+    max_size=2,
+    unique=True,
+).map(tuple)
+IDENTIFICATION = itertools.count(1)  # of inner fragments: never the same twice
+
+
+def tunnels(end: End) -> st.SearchStrategy[tuple[Tunnel, ...]]:
+    pairs = [(AGENT, WLAN), (AGENT, CELL)] if end is End.HOME_AGENT else [(AGENT, WLAN)]
+    one = st.builds(
+        lambda bid, ends, mtu, usable: Tunnel(bid, ends[0], ends[1], mtu, usable=usable),
+        st.integers(1, 3),
+        st.sampled_from(pairs),
+        st.sampled_from([1240, 1280, 1400, 1460]),
+        st.booleans(),
+    )
+    return st.lists(one, max_size=3, unique_by=lambda tunnel: tunnel.bid).map(tuple)
+
+
+def ranges(*values: int) -> st.SearchStrategy[tuple[int, int] | None]:
+    pair = st.tuples(st.sampled_from(values), st.sampled_from(values)).map(lambda two: (min(two), max(two)))
+    return st.none() | pair
+
+
+ADDRESS_RANGES = st.none() | st.tuples(st.sampled_from(INNER), st.sampled_from(INNER)).map(
+    lambda two: (min(two), max(two))
+)
+SELECTORS = st.builds(
+    IPv6Selector,
+    source=ADDRESS_RANGES,
+    destination=ADDRESS_RANGES,
+    spi=ranges(1, 2),
+    flow_label=ranges(0, 5),
+    source_port=ranges(1, 2, 3),
+    destination_port=ranges(1, 2, 3),
+    traffic_class=ranges(0, 0xB8),
+    next_header=ranges(Protocol.TCP, Protocol.UDP, Protocol.ESP),
+)
+RULES = st.lists(
+    st.builds(
+        FlowRule, st.just(1), st.just(1), SELECTORS, st.sampled_from([(1,), (2,), (2, 1), (1, 2, 3)]), st.booleans()
+    ),
+    max_size=4,
+).map(tuple)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> ForwardingTable:
+    end = draw(st.sampled_from(End))
+    homes = [HOME] if end is End.MOBILE_NODE else [HOME, SECOND_HOME]
+    nodes = {home: Node(home, draw(PREFIXES), draw(tunnels(end)), draw(RULES)) for home in homes}
+    return ForwardingTable(end, AGENT, nodes)
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> bytes:
+    """An inner packet: complete, or with a payload length that is wrong, or a fragment."""
+    protocol = draw(st.sampled_from([Protocol.UDP, Protocol.TCP, Protocol.ESP, Protocol.ICMPV6, Protocol.MOBILITY]))
+    ports = draw(st.sampled_from([1, 2, 3])) << 16 | draw(st.sampled_from([1, 2, 3]))
+    size = draw(st.sampled_from([0, 3, 4, 24, 1200, 1201, 1240, 1241, 1360, 1361, 1420, 1421]))
+    body = (ports.to_bytes(4, "big") + bytes(size))[:size]
+    next_header: int = protocol
+    if draw(st.integers(0, 3)) == 0:
+        field = draw(st.sampled_from([0, 1, 8, 9]))
+        body = bytes((protocol, 0)) + field.to_bytes(2, "big") + draw(st.sampled_from([1, 2])).to_bytes(4, "big") + body
+        next_header = Protocol.FRAGMENT
+    elif draw(st.integers(0, 3)) == 0:
+        body = bytes((protocol, 0, 1, 4, 0, 0, 0, 0)) + body  # destination options, all padding
+        next_header = Protocol.DESTINATION_OPTIONS
+    word = 6 << 28 | draw(st.sampled_from([0, 1, 2, 3, 0xB8, 0xBB])) << 20 | draw(st.sampled_from([0, 5]))
+    length = len(body) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+    return (
+        word.to_bytes(4, "big")
+        + max(length, 0).to_bytes(2, "big")
+        + bytes((next_header, draw(st.sampled_from([0, 1, 64, 64]))))
+        + draw(st.sampled_from(INNER)).packed
+        + draw(st.sampled_from(INNER)).packed
+        + body
+    )
+
+
+def fresh(packet: bytes, number: int) -> bytes:
+    """The same with an identification of its own, if it is a fragment: one example's fragments are not another's."""
+    if packet[6] != Protocol.FRAGMENT:
+        return packet
+    own = (packet[47] + 2 * number).to_bytes(4, "big")
+    return packet[:44] + own + packet[48:]
+
+
+def without_identification(packet: bytes) -> bytes:
+    return packet[:44] + packet[48:] if packet[6] == Protocol.FRAGMENT else packet
+
+
+class Stage:
+    """The data plane between a packet socket at the far end and one on its device."""
+
+    def __init__(self, far: socket.socket) -> None:
+        self.far = far
+        ip("neighbour", "add", str(CELL), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+        ip("route", "add", f"{CELL}/128", "dev", "eth0")
+        ip("link", "set", "eth0", "mtu", "1600")
+        self.runner = asyncio.Runner()
+        self.runner.run(self._start())
+        ip("-6", "route", "add", "default", "dev", "mip0")
+        self.raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mip0")
+        self.device = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(0x86DD))
+        self.device.bind(("mip0", 0x86DD))
+
+    async def _start(self) -> None:
+        self.plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
+        self.plane.start()
+
+    def close(self) -> None:
+        self.raw.close()
+        self.device.close()
+        self.plane.stop(remove=True)
+        self.runner.close()
+
+    async def compare(self, outer: list[bytes], inner: list[bytes], drops: list[DropReason], sent: list[bytes]) -> None:
+        """Wait for what the reference says, and say what differs."""
+        wanted = [Counter(map(without_identification, outer)), Counter(inner), Counter(drops)]
+        seen: list[bytes] = []
+        delivered: list[bytes] = []
+
+        def complete() -> bool:
+            seen.extend(one for one in received(self.far) if one[6] in (Protocol.IPV6, Protocol.FRAGMENT))
+            delivered.extend(received(self.device))
+            return len(seen) >= len(outer) and len(delivered) >= len(inner) and self.drops() == wanted[2]
+
+        try:
+            await until(complete)
+        except TimeoutError:
+            pytest.fail(f"{[one.hex() for one in sent]}: {len(seen)} outer, {len(delivered)} inner, {self.drops()}")
+        assert [Counter(map(without_identification, seen)), Counter(delivered), self.drops()] == wanted
+
+    def drops(self) -> Counter[DropReason]:
+        return Counter(self.plane.counters().drops) - self.dropped
+
+    def begin(self, table: ForwardingTable) -> None:
+        self.plane.set_table(table)
+        self.dropped = Counter(self.plane.counters().drops)
+        received(self.far)
+        received(self.device)
+
+
+def test_out(far: socket.socket) -> None:
+    stage = Stage(far)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(tables(), st.lists(packets(), min_size=1, max_size=6))
+    def agrees(table: ForwardingTable, drawn: list[bytes]) -> None:
+        number = next(IDENTIFICATION)
+        sent = [fresh(one, number) for one in drawn for _ in range(2)]
+        stage.runner.run(story(table, [one for one in sent if int.from_bytes(one[4:6], "big") == len(one) - 40]))
+
+    async def story(table: ForwardingTable, sent: list[bytes]) -> None:
+        stage.begin(table)
+        memory, outer, errors, drops = FragmentMemory(), [], [], []
+        for packet in sent:
+            verdict = encapsulate(Plain(table), packet, memory, 0)
+            if isinstance(verdict, Encapsulated):
+                outer += [one for copy in verdict.copies for one in copy.packets]
+            else:
+                drops.append(verdict.reason)
+                errors += [verdict.error] if verdict.error is not None else []
+            stage.raw.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+        await stage.compare(outer, errors, drops, sent)
+
+    try:
+        agrees()
+    finally:
+        stage.close()
+
+
+def test_in(far: socket.socket) -> None:
+    stage = Stage(far)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(
+        tables(),
+        st.lists(
+            st.tuples(st.sampled_from([WLAN, CELL, PEER]), st.integers(0, 255), packets()), min_size=1, max_size=6
+        ),
+    )
+    def agrees(table: ForwardingTable, arriving: list[tuple[IPv6Address, int, bytes]]) -> None:
+        stage.runner.run(story(table, [one for one in arriving for _ in range(2) if len(one[2]) <= 1460]))
+
+    async def story(table: ForwardingTable, arriving: list[tuple[IPv6Address, int, bytes]]) -> None:
+        stage.begin(table)
+        delivered, drops = [], []
+        for source, traffic_class, packet in arriving:
+            verdict = decapsulate(Plain(table), source, AGENT, traffic_class, packet)
+            if isinstance(verdict, Delivered):
+                delivered.append(verdict.packet)
+            else:
+                assert isinstance(verdict, Dropped)
+                drops.append(verdict.reason)
+            header = (6 << 28 | traffic_class << 20).to_bytes(4, "big") + len(packet).to_bytes(2, "big") + b"\x29\x40"
+            outer = header + source.packed + AGENT.packed + packet
+            stage.far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
+        await stage.compare([], delivered, drops, [packet for _, _, packet in arriving])
+
+    try:
+        agrees()
+    finally:
+        stage.close()
