@@ -31,7 +31,7 @@ from homeagent.security import Discard, Proof, authenticate, protect
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
-from mip6.forwarding import End, ForwardingTable, Node
+from mip6.forwarding import End, ForwardingTable, IPAddress, Node
 from mip6.headers import SignallingPacket, build_packet, ipv6_header, parameter_problem, parse_packet
 from mip6.messages import (
     BadHeader,
@@ -77,7 +77,7 @@ class HomeAgent:
         self._nodes = {node.home_address: node for node in settings.nodes}
         self._cache: dict[IPv6Address, BindingCacheEntry] = {}
         self._forwarding: dict[IPv6Address, Node] = {}
-        self._path_mtus: dict[IPv6Address, int] = {}
+        self._path_mtus: dict[IPAddress, int] = {}
         self._path_mtus_end = 0.0  # when the oldest learned path MTU is forgotten
         self._checking: dict[IPv6Address, events.PacketReceived] = {}  # first registrations waiting for DAD
         self._revocations = Revocations(settings, random)
@@ -494,7 +494,7 @@ class HomeAgent:
             return self._count("ignored")
         return self._end(home, bids, "revoked")
 
-    def _path_mtu(self, remote: IPv6Address, mtu: int, now: float) -> list[Action]:
+    def _path_mtu(self, remote: IPAddress, mtu: int, now: float) -> list[Action]:
         if mtu >= self._path_mtus.get(remote, self.settings.mtu):
             return []
         if not self._path_mtus:

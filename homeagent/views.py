@@ -9,7 +9,7 @@ from typing import Any
 from homeagent.bindingcache import Binding, BindingCacheEntry
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import KernelState, ProxyNeighbour, Route
-from mip6.forwarding import IPV6_HEADER, FlowRule, Node, Tunnel
+from mip6.forwarding import IPV6_HEADER, FlowRule, IPAddress, Node, Tunnel
 from mip6.selectors import describe
 
 
@@ -19,7 +19,7 @@ def on_home_link(settings: HomeAgentSettings, home: IPv6Address) -> bool:
 
 
 def forwarding_node(
-    settings: HomeAgentSettings, node: NodeSettings, entry: BindingCacheEntry, mtus: Mapping[IPv6Address, int]
+    settings: HomeAgentSettings, node: NodeSettings, entry: BindingCacheEntry, mtus: Mapping[IPAddress, int]
 ) -> Node:
     """One node's part of the forwarding table: tunnels by BID-PRI, local drop rules in front of its flow bindings."""
     drops = tuple(FlowRule(0, 0, selector, drop=True) for selector in node.drops)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
+from mip6.forwarding import IPAddress
+
 
 @dataclass(frozen=True, slots=True)
 class PacketReceived:
@@ -91,8 +93,8 @@ class DuplicateAddressChecked:
 class PathMtuChanged:
     """The path to a tunnel's far end carries outer packets of at most `mtu` octets (ICMPv6 Packet Too Big)."""
 
-    local: IPv6Address
-    remote: IPv6Address
+    local: IPAddress
+    remote: IPAddress
     mtu: int
 
 

@@ -16,7 +16,17 @@ from ipaddress import IPv6Address
 from typing import Protocol as Interface
 
 from mip6.events import PathMtuChanged
-from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, DropReason, End, FlowRule, ForwardingTable, Node, Tunnel
+from mip6.forwarding import (
+    IPV6_HEADER,
+    MINIMUM_MTU,
+    DropReason,
+    End,
+    FlowRule,
+    ForwardingTable,
+    IPAddress,
+    Node,
+    Tunnel,
+)
 from mip6.matching import matches
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.packet import Parsed, parse
@@ -71,10 +81,10 @@ class Lookup(Interface):
     def owner(self, address: IPv6Address) -> Node | None:
         """The node that owns an inner address, by longest prefix."""
 
-    def between(self, local: IPv6Address, remote: IPv6Address) -> Sequence[tuple[Node, Tunnel]]:
+    def between(self, local: IPAddress, remote: IPAddress) -> Sequence[tuple[Node, Tunnel]]:
         """The tunnels with these ends, and whose they are."""
 
-    def is_local(self, address: IPv6Address) -> bool:
+    def is_local(self, address: IPAddress) -> bool:
         """Whether a tunnel ends here at this address."""
 
 
@@ -93,7 +103,7 @@ class Plain:
                 found.append((-max(lengths), node.home_address, node))
         return min(found, key=lambda one: one[:2])[2] if found else None
 
-    def between(self, local: IPv6Address, remote: IPv6Address) -> Sequence[tuple[Node, Tunnel]]:
+    def between(self, local: IPAddress, remote: IPAddress) -> Sequence[tuple[Node, Tunnel]]:
         return [
             (node, tunnel)
             for node in self.table.nodes.values()
@@ -101,7 +111,7 @@ class Plain:
             if (tunnel.local, tunnel.remote) == (local, remote)
         ]
 
-    def is_local(self, address: IPv6Address) -> bool:
+    def is_local(self, address: IPAddress) -> bool:
         if self.table.end is End.HOME_AGENT and address == self.table.address:
             return True
         return any(tunnel.local == address for node in self.table.nodes.values() for tunnel in node.tunnels)

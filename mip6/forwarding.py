@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
 from mip6.selectors import TrafficSelector
 
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
 IPV6_HEADER = 40
+IPV4_HEADER = 20
+UDP_HEADER = 8
 MINIMUM_MTU = 1280  # RFC 8200 §5
+DSMIP_PORT = 4191  # RFC 5555 §8
 
 
 class End(StrEnum):
@@ -26,27 +32,46 @@ class End(StrEnum):
     MOBILE_NODE = "mobilenode"
 
 
+class Encapsulation(StrEnum):
+    """What stands between the outer IP header and the inner packet."""
+
+    NATIVE = "native"  # nothing: next header 41 for IPv6 inside, 4 for IPv4 (RFC 2473, RFC 5555 §4.1)
+    UDP = "udp"  # a UDP header; the first nibble behind it tells what is inside (RFC 5555 §4.1)
+
+
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """One binding as the data plane sees it: outer packets go from `local` to `remote`.
+    """One binding as the data plane sees it: outer packets go from `local` to `remote`, both of one family.
 
     `bid` is 0 for a plain binding (no BID option). `mtu` is the largest inner packet that needs no outer
-    fragmentation: path MTU less 40. `device` is the access link to leave by (mobile node); None: the routes decide.
-    A tunnel that is not `usable` receives but is not sent over (its link is down, or the binding is being removed).
+    fragmentation: path MTU less `overhead`. `device` is the access link to leave by (mobile node); None: the routes
+    decide. A tunnel that is not `usable` receives but is not sent over (its link is down or receive-only, its path is
+    dead, or the binding is being removed). The ports are those of UDP encapsulation.
     """
 
     bid: int
-    local: IPv6Address
-    remote: IPv6Address
+    local: IPAddress
+    remote: IPAddress
     mtu: int = 1460
     device: str | None = None
     usable: bool = True
+    encapsulation: Encapsulation = Encapsulation.NATIVE
+    local_port: int = DSMIP_PORT
+    remote_port: int = DSMIP_PORT
+
+    @property
+    def overhead(self) -> int:
+        """Octets in front of the inner packet."""
+        header = IPV6_HEADER if isinstance(self.local, IPv6Address) else IPV4_HEADER
+        return header + (UDP_HEADER if self.encapsulation is Encapsulation.UDP else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRule:
     """Packets that `selector` matches go by every usable tunnel of `bids`: one copy each (RFC 6089 §5.3.6).
 
+    With `weights`, one for each of `bids`, the rule shares instead: each new flow goes to one of the usable tunnels,
+    which it keeps as long as that tunnel stays usable; a weight of 0 takes no new flows while another has more.
     A rule none of whose BIDs has a usable tunnel is inactive and skipped. `drop` discards instead (a local rule;
     the RFC has no discard). `priority` is the FID-PRI: lower is looked at first.
     """
@@ -56,6 +81,7 @@ class FlowRule:
     selector: TrafficSelector
     bids: tuple[int, ...] = ()
     drop: bool = False
+    weights: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +89,12 @@ class Node:
     """One mobile node or mobile router: the inner addresses it owns, its tunnels and its flow rules.
 
     `tunnels` stand in the order of BID-PRI: the first usable one takes what no rule matches. `rules` stand in the
-    order of FID-PRI. `prefixes` are the registered mobile network prefixes; the home address belongs to it too.
+    order of FID-PRI. `prefixes` are the registered mobile network prefixes; the home address belongs to it too. An
+    IPv4 home address stands among them as a /32.
     """
 
     home_address: IPv6Address
-    prefixes: tuple[IPv6Network, ...] = ()
+    prefixes: tuple[IPNetwork, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()
     rules: tuple[FlowRule, ...] = ()
 
@@ -83,6 +110,7 @@ class ForwardingTable:
     end: End
     address: IPv6Address
     nodes: Mapping[IPv6Address, Node] = field(default_factory=lambda: MappingProxyType({}))
+    eliminate_duplicates: bool = False
 
 
 class DropReason(StrEnum):
@@ -101,5 +129,6 @@ class DropReason(StrEnum):
     TOO_BIG = "too_big"  # larger than the tunnel MTU: ICMPv6 packet too big was answered
     ECN = "ecn"  # congestion was marked on a packet that cannot carry it (RFC 6040 §4.2)
     LOOP = "loop"  # a tunnel packet to the tunnel's own far end (RFC 2473 §4.1.2)
-    INNER_PROTOCOL = "inner_protocol"  # what is inside is not IPv6
+    INNER_PROTOCOL = "inner_protocol"  # what is inside is neither IPv6 nor IPv4
+    DUPLICATE = "duplicate"  # an equal packet came over another tunnel before
     SEND_FAILED = "send_failed"  # the kernel refused the packet

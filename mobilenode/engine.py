@@ -8,7 +8,6 @@ wanted; then `Registration.advance` sends what is due. Forwarding table and kern
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from mip6 import events
@@ -22,7 +21,7 @@ from mip6.actions import (
     SendPacket,
     ShutdownComplete,
 )
-from mip6.forwarding import End, ForwardingTable
+from mip6.forwarding import End, ForwardingTable, IPAddress
 from mobilenode import views
 from mobilenode.bindingupdatelist import BindingUpdateList
 from mobilenode.movement import care_of_addresses, home_link
@@ -54,7 +53,7 @@ class MobileNode:
         self._counts: Counter[str] = Counter()
         self._reception = Reception(settings, self._registration, self._counts)
         self._links: tuple[events.LinkState, ...] = ()
-        self._path_mtus: dict[IPv6Address, tuple[int, float]] = {}
+        self._path_mtus: dict[IPAddress, tuple[int, float]] = {}
         self._goodbye: float | None = None  # when shutting down ends at the latest
         self._gone = False
         self._announced = False  # at home: the neighbours were told
@@ -152,7 +151,7 @@ class MobileNode:
             self._registration.correction = 0.0
         self._registration.wall_offset = offset
 
-    def _path_mtu(self, local: IPv6Address, remote: IPv6Address, mtu: int, now: float) -> list[Action]:
+    def _path_mtu(self, local: IPAddress, remote: IPAddress, mtu: int, now: float) -> list[Action]:
         """RFC 8201 §4: only ever lower, until it is forgotten."""
         known = any(one.address == local for one in self._registration.care_of)
         if not known or remote != self.settings.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:

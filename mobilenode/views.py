@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mip6.actions import KernelState, LocalAddress, Route, Rule
-from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, FlowRule, ForwardingTable, Node, Tunnel
+from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
 from mobilenode.policy import resolve
@@ -45,7 +45,7 @@ def registered_prefixes(settings: MobileNodeSettings, state: Registration) -> tu
 
 
 def forwarding_table(
-    settings: MobileNodeSettings, state: Registration, path_mtus: Mapping[IPv6Address, int], old: ForwardingTable
+    settings: MobileNodeSettings, state: Registration, path_mtus: Mapping[IPAddress, int], old: ForwardingTable
 ) -> ForwardingTable:
     """The desired data plane; at home no tunnels. `path_mtus` are learned, of outer packets, by care-of address."""
     before = old.nodes.get(settings.home_address)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address
 from operator import itemgetter
 
-from mip6.forwarding import End, ForwardingTable, Node, Tunnel
+from mip6.forwarding import End, ForwardingTable, IPAddress, Node, Tunnel
 
 
 class Index:
@@ -18,8 +18,8 @@ class Index:
         self._nodes: dict[IPv6Address, Node] = {}
         # by prefix length, longest first; then by prefix; the nodes that have it with the lowest home address first
         self._owners: dict[int, dict[int, list[tuple[IPv6Address, Node]]]] = {}
-        self._tunnels: dict[tuple[IPv6Address, IPv6Address], list[tuple[Node, Tunnel]]] = {}
-        self._locals: dict[tuple[IPv6Address, str | None], int] = {}  # how many tunnels leave by it
+        self._tunnels: dict[tuple[IPAddress, IPAddress], list[tuple[Node, Tunnel]]] = {}
+        self._locals: dict[tuple[IPAddress, str | None], int] = {}  # how many tunnels leave by it
 
     def set_table(self, table: ForwardingTable) -> list[IPv6Address]:
         """Take a table over; the home addresses that are gone."""
@@ -35,7 +35,7 @@ class Index:
         self._owners = dict(sorted(self._owners.items(), reverse=True))
         return gone
 
-    def senders(self) -> set[tuple[IPv6Address, str | None]]:
+    def senders(self) -> set[tuple[IPAddress, str | None]]:
         """The pairs of local address and device that tunnels leave by."""
         return set(self._locals)
 
@@ -47,10 +47,10 @@ class Index:
                 return found[0][1]
         return None
 
-    def between(self, local: IPv6Address, remote: IPv6Address) -> Sequence[tuple[Node, Tunnel]]:
+    def between(self, local: IPAddress, remote: IPAddress) -> Sequence[tuple[Node, Tunnel]]:
         return self._tunnels.get((local, remote), ())
 
-    def is_local(self, address: IPv6Address) -> bool:
+    def is_local(self, address: IPAddress) -> bool:
         if self.table.end is End.HOME_AGENT and address == self.table.address:
             return True
         return any(local == address for local, _ in self._locals)

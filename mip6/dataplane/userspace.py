@@ -28,7 +28,7 @@ from mip6.forward import (
     path_mtu_changed,
     relayed_too_big,
 )
-from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, Tunnel
+from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, IPAddress, Tunnel
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.packet import PORT_PROTOCOLS
 from mip6.ratelimit import RateLimit
@@ -85,11 +85,11 @@ class UserspaceDataPlane:
         self._drops: dict[DropReason, int] = {}
         self._flows: dict[bytes, tuple[int, tuple[_Way, ...]]] = {}  # the smallest MTU among the ways, and they
         self._arrivals: dict[bytes, _Arrival] = {}
-        self._senders: dict[tuple[IPv6Address, str | None], socket.socket] = {}
+        self._senders: dict[tuple[IPAddress, str | None], socket.socket] = {}
         self._memory = FragmentMemory()
         self._answers = RateLimit(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
         self._identification = int.from_bytes(os.urandom(4), "big")
-        self._complained: set[tuple[IPv6Address, int]] = set()
+        self._complained: set[tuple[IPAddress, int]] = set()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
