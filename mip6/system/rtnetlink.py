@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv6Address
 from typing import Any
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
@@ -40,6 +41,13 @@ _DUMP_ATTEMPTS = 10
 
 Attributes = Iterable[tuple[str, object]]
 
+OWN_PROTOCOL = 109  # marks what the agent owns: rtm_protocol, FRA_PROTOCOL, IFA_PROTO, NDA_PROTOCOL
+DEFAULT_METRIC = 1024  # what the kernel makes of an IPv6 route without a metric
+UNSPECIFIED = IPv6Address("::")
+INET6: dict[str, object] = {"family": socket.AF_INET6}
+UNIVERSE, UNICAST = 0, 1  # RT_SCOPE_UNIVERSE, RTN_UNICAST
+CLONED = 0x200  # RTM_F_CLONED: a cached exception (path MTU), not a route
+
 
 def _socket() -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
@@ -50,6 +58,15 @@ def _socket() -> socket.socket:
 def attributes(message: Any) -> dict[str, Any]:
     """The attributes of a decoded message or next hop by name."""
     return {item[0]: item[1] for item in message["attrs"]}
+
+
+def next_hops(attrs: dict[str, Any]) -> Iterator[tuple[int, IPv6Address | None]]:
+    """Interface index and gateway (None: on-link) of each next hop of a route."""
+    hops = [(hop["oif"], attributes(hop)) for hop in attrs.get("RTA_MULTIPATH", ())]
+    if "RTA_OIF" in attrs:
+        hops.append((attrs["RTA_OIF"], attrs))
+    for index, hop in hops:
+        yield index, IPv6Address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
 
 
 class Requests:

@@ -26,7 +26,9 @@ from mip6.forwarding import ForwardingTable
 from mip6.system import log, neighbours, notify
 from mip6.system.command import UnusableError
 from mip6.system.control import ControlServer
-from mip6.system.netlink import HomeLinkSettings, KernelApplier, LinkWatcher, settings_warnings
+from mip6.system.links import LinkWatcher
+from mip6.system.netlink import KernelApplier
+from mip6.system.sysctl import HomeLinkSettings, settings_warnings
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
 from mip6.system.tun import TunError
 

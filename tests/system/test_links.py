@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mip6.events import LinksObserved, LinkState
-from mip6.system.netlink import HomeLinkSettings, LinkWatcher, settings_warnings
+from mip6.system.links import LinkWatcher
+from mip6.system.sysctl import HomeLinkSettings, settings_warnings
 from tests.system.conftest import Pair, sysctl
 
 pytestmark = pytest.mark.netns

@@ -1,0 +1,175 @@
+"""What the kernel knows of the access links: whole snapshots of links, addresses and routers, never increments."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import IPv6Address
+from typing import Any
+
+from mip6.events import AddressState, LinksObserved, LinkState, RouterState
+from mip6.system import rtnetlink
+from mip6.system.interfaces import carrier
+from mip6.system.rtnetlink import (
+    ADDRESS,
+    CLONED,
+    DEFAULT_METRIC,
+    INET6,
+    LINK,
+    OWN_PROTOCOL,
+    ROUTE,
+    UNICAST,
+    UNIVERSE,
+    UNSPECIFIED,
+    attributes,
+    next_hops,
+)
+
+MAIN_TABLE = 254
+
+_IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
+_SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
+_F_TEMPORARY, _F_DADFAILED, _F_DEPRECATED, _F_TENTATIVE = 0x01, 0x08, 0x20, 0x40  # IFA_F_*
+_INFINITE = 0xFFFFFFFF
+_PREFERENCES = {0: 0, 1: 1, 3: -1}  # RTA_PREF as in RFC 4191 §2.1; the reserved value counts as medium
+_CARRIER_POLL = 0.05  # seconds
+_LIFETIME_TOLERANCE = 2.0  # seconds by which an expiry may move without being news
+
+
+class LinkWatcher:
+    """Calls `on_change` with a whole new snapshot whenever the links `names`, their addresses or routers change.
+
+    A burst of notifications makes one snapshot. Lifetimes that run down are no news; lifetimes that were renewed are.
+    The kernel may hold back the notification of a lost carrier for a second, so carrier is polled besides.
+    A default route without gateway (point-to-point links) shows as a router with the unspecified address.
+    """
+
+    def __init__(self, names: Sequence[str], on_change: Callable[[LinksObserved], None]) -> None:
+        self._names = tuple(names)
+        self._on_change = on_change
+        self._requests = rtnetlink.Requests()
+        self._news = rtnetlink.Notifications(
+            rtnetlink.GROUP_LINK, rtnetlink.GROUP_IPV6_ADDRESS, rtnetlink.GROUP_IPV6_ROUTE
+        )
+        self._last: tuple[LinksObserved, float] | None = None
+        self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._carriers: list[bool | None] = []
+
+    def start(self) -> None:
+        """Inside a running loop. Calls `on_change` with the first snapshot before it returns."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._news.fileno(), self._notified)
+        self._poll_carrier()
+        self._refresh()
+
+    def close(self) -> None:
+        """Stop watching; `on_change` is not called any more."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._news.fileno())
+        self._loop = None
+        self._news.close()
+        self._requests.close()
+        self._asking.close()
+
+    def snapshot(self) -> LinksObserved:
+        """The state of the links now, in the order of their names as given."""
+        addresses: dict[int, list[AddressState]] = {}
+        routers: dict[int, list[tuple[int, int, RouterState]]] = {}
+        for message in self._requests.dump(ADDRESS, INET6):
+            if message["scope"] == UNIVERSE:
+                addresses.setdefault(message["index"], []).append(_address_state(message))
+        in_main = [("RTA_TABLE", MAIN_TABLE)]
+        for message in self._requests.dump(ROUTE, INET6 | {"table": MAIN_TABLE}, in_main):
+            for index, metric, router in _routers(message):
+                routers.setdefault(index, []).append((-router.preference, metric, router))
+        found: dict[str, LinkState] = {}
+        for message in self._requests.dump(LINK, {}, [("IFLA_EXT_MASK", _SKIP_STATISTICS)]):
+            attrs, index = attributes(message), message["index"]
+            best_first = sorted(routers.get(index, ()), key=lambda entry: (*entry[:2], entry[2].address))
+            required = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
+            found[attrs["IFLA_IFNAME"]] = LinkState(
+                name=attrs["IFLA_IFNAME"],
+                index=index,
+                up=message["flags"] & required == required,
+                mtu=attrs["IFLA_MTU"],
+                link_layer_address=bytes.fromhex(attrs.get("IFLA_ADDRESS", "").replace(":", "")),
+                addresses=tuple(sorted(addresses.get(index, ()), key=lambda state: state.address)),
+                routers=tuple(dict.fromkeys(router for _, _, router in best_first)),
+            )
+        return LinksObserved(tuple(found[name] for name in self._names if name in found))
+
+    def _notified(self) -> None:
+        if self._news.drain():
+            self._schedule()
+
+    def _poll_carrier(self) -> None:
+        if self._loop is None:
+            return
+        self._loop.call_later(_CARRIER_POLL, self._poll_carrier)
+        carriers = [carrier(self._asking, name) for name in self._names]
+        if carriers != self._carriers:
+            self._carriers = carriers
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._scheduled = False
+        if self._loop is None:
+            return
+        now, observed = self._loop.time(), self.snapshot()
+        if self._last is None or not _same(self._last[0], observed, now - self._last[1]):
+            self._last = observed, now
+            self._on_change(observed)
+
+
+def _address_state(message: Any) -> AddressState:
+    attrs = attributes(message)
+    flags = attrs.get("IFA_FLAGS", message["flags"])
+    valid = attrs["IFA_CACHEINFO"]["ifa_valid"]
+    return AddressState(
+        address=IPv6Address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]),  # IFA_ADDRESS of a peer link is the peer
+        prefix_length=message["prefixlen"],
+        tentative=bool(flags & _F_TENTATIVE),
+        deprecated=bool(flags & _F_DEPRECATED),
+        temporary=bool(flags & _F_TEMPORARY),
+        dad_failed=bool(flags & _F_DADFAILED),
+        valid_lifetime=None if valid == _INFINITE else float(valid),
+    )
+
+
+def _routers(message: Any) -> Iterator[tuple[int, int, RouterState]]:
+    """The routers of a default route that is not the agent's own, as (interface index, metric, router)."""
+    if message["dst_len"] or message["type"] != UNICAST or message["flags"] & CLONED:
+        return
+    if message["proto"] == OWN_PROTOCOL:
+        return
+    attrs = attributes(message)
+    preference, metric = _PREFERENCES.get(attrs.get("RTA_PREF", 0), 0), attrs.get("RTA_PRIORITY", DEFAULT_METRIC)
+    for index, gateway in next_hops(attrs):
+        yield index, metric, RouterState(gateway or UNSPECIFIED, preference)
+
+
+def _same(before: LinksObserved, after: LinksObserved, elapsed: float) -> bool:
+    """Whether nothing changed but that `elapsed` seconds went by."""
+    if [_ageless(link) for link in before.links] != [_ageless(link) for link in after.links]:
+        return False
+    for old_link, new_link in zip(before.links, after.links, strict=True):
+        for old, new in zip(old_link.addresses, new_link.addresses, strict=True):
+            if (old.valid_lifetime is None) != (new.valid_lifetime is None):
+                return False
+            moved = (new.valid_lifetime or 0) - (old.valid_lifetime or 0)
+            if old.valid_lifetime is not None and abs(moved + elapsed) > _LIFETIME_TOLERANCE:
+                return False
+    return True
+
+
+def _ageless(link: LinkState) -> LinkState:
+    return replace(link, addresses=tuple(replace(state, valid_lifetime=None) for state in link.addresses))
