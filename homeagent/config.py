@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from homeagent.settings import HomeAgentSettings, NodeSettings
-from mip6 import config
-from mip6.config import Mistakes
+from mip6 import config, configfile
+from mip6.configfile import Mistakes
 
 
 class HomeAgentTable(config.Table):
@@ -75,10 +75,10 @@ class NodeTable(config.Table):
 
 def load(path: Path) -> HomeAgentSettings:
     """Read the file; ConfigurationError with every mistake in it."""
-    data, mistakes = config.read_toml(path), Mistakes(path)
-    config.check_names(mistakes, data, ("homeagent", "node"))
-    agent = config.table(mistakes, data, "homeagent", HomeAgentTable)
-    nodes = config.tables(mistakes, data, "node", NodeTable)
+    data, mistakes = configfile.read_toml(path), Mistakes(path)
+    configfile.check_names(mistakes, data, ("homeagent", "node"))
+    agent = configfile.table(mistakes, data, "homeagent", HomeAgentTable)
+    nodes = configfile.tables(mistakes, data, "node", NodeTable)
     if agent is not None:
         _check_against_agent(mistakes, agent, nodes)
     for key, node in nodes:

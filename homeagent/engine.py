@@ -166,78 +166,22 @@ class HomeAgent:
             "signalling": dict(self._counts),
         }
 
-    # --- receiving: RFC 6275 §9.2 -----------------------------------------------------------------------------------
+    # --- Binding Update ---------------------------------------------------------------------------------------------
 
     def _receive(self, event: events.PacketReceived, now: float) -> list[Action]:
-        try:
-            packet = parse_packet(event.packet)
-        except FormError:
-            return self._count("form_error")
-        if packet.destination != self.settings.address or packet.routing_address is not None:
-            return self._count("not_for_us")
-        if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
-            return self._count("source_not_unicast")
-        if packet.protocol != Protocol.MOBILITY:
-            return self._home_address_option(packet, now)
-        if not packet.checksum_is_right():
-            return self._count("bad_checksum")
-        try:
-            message = decode_message(packet.payload)
-        except UnknownType:
-            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
-        except BadHeader as error:
-            return self._parameter_problem(packet, packet.offset + error.offset, now)
-        except FormError:
-            return self._count("form_error")
-        for option in message.options:
-            # BID and flow options have a status of their own for this (RFC 5648 §6.2, RFC 6089 §5.3.2)
-            if isinstance(option, MalformedOption) and option.number not in (
-                OptionType.BINDING_IDENTIFIER,
-                OptionType.FLOW_IDENTIFICATION,
-            ):
-                return self._parameter_problem(packet, packet.offset + option.offset, now)
-        match message:
-            case BindingUpdate():
-                return self._binding_update(event, packet, message, now)
-            case BindingRevocationAcknowledgement():
-                return self._revocation_acknowledged(packet, message, now)
-            case _ if isinstance(message, NOT_SERVED):
-                return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+        received = self._reception.receive(event, now)
+        if isinstance(received, list):
+            return received
+        match received:
+            case packet, BindingUpdate() as update:
+                return self._binding_update(event, packet, update, now)
+            case packet, BindingRevocationAcknowledgement() as acknowledgement:
+                return self._revocation_acknowledged(packet, acknowledgement, now)
         return self._count("ignored")
-
-    def _home_address_option(self, packet: SignallingPacket, now: float) -> list[Action]:
-        """RFC 6275 §9.3.1: data with a Home Address option is taken only if that binding exists."""
-        home = packet.home_address
-        if home is None or packet.protocol in (Protocol.ESP, Protocol.AH, Protocol.FRAGMENT):
-            return self._count("ignored")
-        if not is_unicast_routable(home):
-            return self._count("home_address_not_unicast")
-        entry = self._cache.get(home)
-        if entry is None or packet.source not in {one.care_of_address for one in entry.bindings}:
-            return self._binding_error(packet, ErrorStatus.UNKNOWN_BINDING, now)
-        self._counts["home_address_option"] += 1
-        header = ipv6_header(home, packet.destination, packet.protocol, len(packet.payload), packet.hop_limit)
-        return [actions.DeliverLocally(header + packet.payload)]
-
-    def _binding_error(self, packet: SignallingPacket, status: ErrorStatus, now: float) -> list[Action]:
-        """RFC 6275 §9.3.3: to the source on the wire, naming the home address; rate limited like ICMPv6 errors."""
-        self._counts[f"binding_error_{int(status)}"] += 1
-        if not self._errors.allow(now):
-            return []
-        error = BindingError(status, packet.home_address or IPv6Address(0))
-        return [SendPacket(build_packet(self.settings.address, packet.source, error))]
-
-    def _parameter_problem(self, packet: SignallingPacket, pointer: int, now: float) -> list[Action]:
-        self._counts["parameter_problem"] += 1
-        if not self._errors.allow(now):
-            return []
-        return [SendPacket(parameter_problem(packet.packet, self.settings.address, pointer))]
 
     def _count(self, name: str) -> list[Action]:
         self._counts[name] += 1
         return []
-
-    # --- Binding Update ---------------------------------------------------------------------------------------------
 
     def _binding_update(
         self, event: events.PacketReceived, packet: SignallingPacket, update: BindingUpdate, now: float
@@ -269,30 +213,6 @@ class HomeAgent:
             assert self.settings.home_link is not None
             return [] if checking else [actions.CheckDuplicateAddress(home, self.settings.home_link)]
         return self._commit(exchange, accepted)
-
-    def _judge(self, node: NodeSettings, entry: BindingCacheEntry | None, request: Request, now: float) -> Accepted:
-        """RFC 6275 §9.5.1 and §10.3 in their order; Refusal, Discard, or what it makes of the entry."""
-        update = request.update
-        if not is_unicast_routable(request.home_address):
-            raise Discard("the home address is not unicast routable")
-        if not is_unicast_routable(care_of_address(request)):
-            raise Discard("the care-of address is not unicast routable")
-        # without MESG-ID the sequence number is the replay protection and outlives the binding (RFC 4285 §6)
-        guarded = bool(node.associations) and node.replay == "sequence"
-        if entry is not None and (entry.remembers(now) or guarded):
-            check_sequence(entry, update.sequence)
-        home_registration = bool(update.flags & UpdateFlag.HOME_REGISTRATION)
-        if entry is not None and entry.bindings and not home_registration:
-            raise Refusal(BindingStatus.REGISTRATION_TYPE_CHANGE_DISALLOWED, "the H flag differs from the binding's")
-        if not home_registration:
-            if update.flags & UpdateFlag.MOBILE_ROUTER:  # RFC 3963 §6.2
-                raise Refusal(BindingStatus.MOBILE_ROUTER_OPERATION_NOT_PERMITTED, "R without H")
-            raise Discard("this home agent is no correspondent node")
-        if update.find(NonceIndices) is not None:
-            raise Discard("Nonce Indices in a home registration")  # RFC 6275 §10.3.1
-        if self._revocations.pending(request.home_address):
-            raise Refusal(BindingStatus.ADMINISTRATIVELY_PROHIBITED, "the binding is being revoked")
-        return register(self.settings, node, entry, request, now)
 
     def _address_checked(self, home: IPv6Address, duplicate: bool, now: float) -> list[Action]:
         """RFC 6275 §10.3.1: the first registration goes on after duplicate address detection, or ends with 134."""

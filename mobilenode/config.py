@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mip6 import config
-from mip6.config import Mistakes
+from mip6 import config, configfile
+from mip6.configfile import Mistakes
 from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings
 
 PRIORITY_STEP = 10  # FIDs and FID-PRIs left out: position in the file times 10
@@ -102,13 +102,13 @@ class FlowTable(config.SelectorTable):
 
 def load(path: Path) -> MobileNodeSettings:
     """Read the file; ConfigurationError with every mistake in it."""
-    data, mistakes = config.read_toml(path), Mistakes(path)
-    config.check_names(mistakes, data, ("mobilenode", "link", "flow"))
-    node = config.table(mistakes, data, "mobilenode", MobileNodeTable)
-    links = config.tables(mistakes, data, "link", LinkTable)
+    data, mistakes = configfile.read_toml(path), Mistakes(path)
+    configfile.check_names(mistakes, data, ("mobilenode", "link", "flow"))
+    node = configfile.table(mistakes, data, "mobilenode", MobileNodeTable)
+    links = configfile.tables(mistakes, data, "link", LinkTable)
     flows = [
         (key, table.settings(int(key[len("flow[") : -1]) + 1))
-        for key, table in config.tables(mistakes, data, "flow", FlowTable)
+        for key, table in configfile.tables(mistakes, data, "flow", FlowTable)
     ]
     if node is not None:
         for key, text in node.mistakes():

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mip6.config import ConfigurationError
+from mip6.configfile import ConfigurationError
 from mip6.system import log
 from mip6.system.control import ControlError
 from mip6.system.sockets import GuardError

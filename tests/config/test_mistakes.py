@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from homeagent import config as homeagent_config
-from mip6.config import ConfigurationError
+from mip6.configfile import ConfigurationError
 from mobilenode import config as mobilenode_config
 
 KEY = "000102030405060708090a0b0c0d0e0f"
