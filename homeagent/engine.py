@@ -1,14 +1,14 @@
 """The home agent as a pure engine: events in, actions out (RFC 6275 §10, RFC 3963 §6, RFC 5648 §6, RFC 6089 §5.3).
 
-How it thinks: a packet climbs the ladder of RFC 6275 §9.2 (`_receive`), a Binding Update then those of RFC 4285
-(`security.authenticate`) and of `registration.register`. What passes is committed in one place (`_commit`): record
-stored, forwarding changed, acknowledgement sent, in that order, so nothing is acknowledged that a crash could lose.
+How it thinks: a packet climbs the ladder of RFC 6275 §9.2 (`reception`), a Binding Update then those of RFC 4285
+(`security.authenticate`), of RFC 6275 §9.5.1 (`admission.judge`) and of `registration.register`. What passes is
+committed in one place (`_commit`): record stored, forwarding changed, acknowledgement sent, in that order, so nothing
+is acknowledged that a crash could lose.
 Each home address has at most one live entry in the timer heap; what is due is looked up when it rings.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,46 +16,26 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from homeagent import views
+from homeagent.admission import judge
 from homeagent.bindingcache import BindingCacheEntry, from_record
-from homeagent.registration import (
-    Accepted,
-    Refusal,
-    Request,
-    care_of_address,
-    check_sequence,
-    is_unicast_routable,
-    register,
-)
+from homeagent.deadlines import Deadlines
+from homeagent.reception import Reception
+from homeagent.registration import Accepted, Refusal, Request
 from homeagent.revocation import Revocations
 from homeagent.security import Discard, Proof, authenticate, protect
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node
-from mip6.headers import SignallingPacket, build_packet, ipv6_header, parameter_problem, parse_packet
-from mip6.messages import (
-    BadHeader,
-    BindingAcknowledgement,
-    BindingError,
-    BindingRevocationAcknowledgement,
-    BindingUpdate,
-    CareOfTestInit,
-    Heartbeat,
-    HomeTestInit,
-    UnknownType,
-    decode_message,
-)
-from mip6.numbers import AckFlag, BindingStatus, ErrorStatus, OptionType, Protocol, UpdateFlag
-from mip6.options import BindingRefreshAdvice, MalformedOption, NonceIndices
-from mip6.ratelimit import RateLimit
-from mip6.wire import FormError
+from mip6.headers import SignallingPacket, build_packet, parse_packet
+from mip6.messages import BindingAcknowledgement, BindingRevocationAcknowledgement, BindingUpdate, decode_message
+from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
+from mip6.options import BindingRefreshAdvice
 
 if TYPE_CHECKING:
     from random import Random
 
 PATH_MTU_LIFETIME = 600.0  # seconds after which a learned path MTU is forgotten (RFC 8201 §4)
-ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
-NOT_SERVED = (HomeTestInit, CareOfTestInit, Heartbeat)  # requests that this node has no role for
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +61,10 @@ class HomeAgent:
         self._path_mtus_end = 0.0  # when the oldest learned path MTU is forgotten
         self._checking: dict[IPv6Address, events.PacketReceived] = {}  # first registrations waiting for DAD
         self._revocations = Revocations(settings, random)
-        self._heap: list[tuple[float, IPv6Address]] = []
-        self._rings: dict[IPv6Address, float] = {}  # the live heap entry of each home address
+        self._deadlines = Deadlines()
         self._offset = 0.0
-        self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._counts: Counter[str] = Counter()
+        self._reception = Reception(settings, self._cache, self._counts)
 
     # --- the engine's interface -------------------------------------------------------------------------------------
 
@@ -114,9 +93,8 @@ class HomeAgent:
 
     def next_deadline(self) -> tuple[float, str] | None:
         """When `TimerExpired` is due, and what for."""
-        while self._heap and self._rings.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        found = [(self._heap[0][0], f"binding of {self._heap[0][1]}")] if self._heap else []
+        first = self._deadlines.next()
+        found = [(first[0], f"binding of {first[1]}")] if first else []
         if self._path_mtus:
             found.append((self._path_mtus_end, "learned path MTUs"))
         return min(found, default=None)
@@ -199,7 +177,7 @@ class HomeAgent:
             request = Request(update, home, packet.source, packet.home_address is not None, proof.timestamp)
             if proof.refusal is not None:
                 return self._refuse(exchange, proof.refusal)
-            accepted = self._judge(node, entry, request, now)
+            accepted = judge(self.settings, node, entry, request, now, self._revocations.pending(home))
         except Discard as why:
             self._counts["discarded"] += 1
             fields = {"home_address": str(home), "source": str(packet.source), "why": str(why)}
@@ -233,9 +211,10 @@ class HomeAgent:
             return self._refuse(exchange, refusal)
         request = Request(update, home, packet.source, packet.home_address is not None, proof.timestamp)
         try:
-            return self._commit(exchange, self._judge(node, entry, request, now))
+            accepted = judge(self.settings, node, entry, request, now, self._revocations.pending(home))
         except Refusal as refusal:
             return self._refuse(exchange, refusal)
+        return self._commit(exchange, accepted)
 
     def _commit(self, exchange: Exchange, accepted: Accepted) -> list[Action]:
         """The one place where a registration takes effect: stored, forwarded, defended, acknowledged, in this order."""
@@ -312,25 +291,14 @@ class HomeAgent:
     def _arm(self, home: IPv6Address) -> None:
         entry = self._cache.get(home)
         deadlines = [self._revocations.deadline(home), entry.deadline() if entry else None]
-        due = min((one for one in deadlines if one is not None), default=None)
-        if due is None:
-            self._rings.pop(home, None)
-            return
-        rings = self._rings.get(home)
-        if rings is None or due < rings:  # a later deadline is found when the old one rings
-            self._rings[home] = due
-            heapq.heappush(self._heap, (due, home))
+        self._deadlines.set(home, min((one for one in deadlines if one is not None), default=None))
 
     def _expire(self, now: float) -> list[Action]:
         result: list[Action] = []
         if self._path_mtus and self._path_mtus_end <= now:
             self._path_mtus.clear()
             result += self._rebuild()
-        while self._heap and self._heap[0][0] <= now:
-            due, home = heapq.heappop(self._heap)
-            if self._rings.get(home) != due:
-                continue
-            del self._rings[home]
+        for home in self._deadlines.take(now):
             result += self._expire_node(home, now)
             self._arm(home)
         return result

@@ -1,8 +1,8 @@
 """The rules of registration: what a Binding Update does to the binding cache entry, or why it is refused.
 
-Pure functions of (settings, entry, Binding Update). The order of the checks is that of RFC 6275 §9.5.1 and §10.3,
-RFC 3963 §6.2, RFC 5648 §6 and RFC 6089 §5.3; each branch names its section. A refused Binding Update changes nothing,
-not even the stored sequence number.
+Pure functions of (settings, entry, Binding Update). `admission` comes first; the order of the checks here is that of
+RFC 6275 §10.3, RFC 3963 §6.2, RFC 5648 §6 and RFC 6089 §5.3; each branch names its section. A refused Binding Update
+changes nothing, not even the stored sequence number.
 """
 
 from __future__ import annotations
@@ -63,16 +63,6 @@ class Request:
 def is_unicast_routable(address: IPv6Address) -> bool:
     """Whether packets can be sent to this address across routers (RFC 6275 §9.5.1)."""
     return not (address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local)
-
-
-def check_sequence(entry: BindingCacheEntry, sequence: int) -> None:
-    """RFC 6275 §9.5.1: newer modulo 2^16, or status 135 with the last accepted number."""
-    if not 1 <= (sequence - entry.sequence) % 65536 <= 32767:
-        raise Refusal(
-            BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW,
-            f"sequence number {sequence} is not newer than {entry.sequence}",
-            sequence=entry.sequence,
-        )
 
 
 def register(

@@ -54,8 +54,8 @@ class Expected:
             return self.parse(value)
         except ValueError as error:
             reason = f": {error}" if str(error) else ""
-            shown = "something else" if self.secret else shown(value)
-            raise ValueError(f"expected {self.text}, got {shown}{reason}") from None
+            got = "something else" if self.secret else shown(value)
+            raise ValueError(f"expected {self.text}, got {got}{reason}") from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)

@@ -28,8 +28,8 @@ from mip6.system.command import UnusableError
 from mip6.system.control import ControlServer
 from mip6.system.links import LinkWatcher
 from mip6.system.netlink import KernelApplier
-from mip6.system.sysctl import HomeLinkSettings, settings_warnings
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
+from mip6.system.sysctl import HomeLinkSettings, settings_warnings
 from mip6.system.tun import TunError
 
 TICK = 1.0  # seconds between looks at the clocks

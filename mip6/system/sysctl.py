@@ -1,4 +1,4 @@
-"""Settings of the kernel under /proc/sys: those that the agent needs and gives back, and those that it only complains of."""
+"""Settings of the kernel under /proc/sys: what the agent sets and gives back, and what it only complains of."""
 
 from __future__ import annotations
 
