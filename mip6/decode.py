@@ -21,7 +21,8 @@ from mip6.icmp6 import MESSAGES as ICMP6_MESSAGES
 from mip6.icmp6 import decode_icmp6, is_mobility_icmp6
 from mip6.messages import decode_message
 from mip6.numbers import DSMIPV6_PORT, MessageType, Protocol
-from mip6.options import OPTIONS, FlowIdentification, MalformedOption, UnknownOption, to_dict
+from mip6.options import OPTIONS, FlowIdentification, MalformedOption, UnknownOption
+from mip6.plain import to_dict
 from mip6.suboptions import MalformedSubOption
 from mip6.wire import FormError
 

@@ -27,7 +27,8 @@ from mip6.numbers import (
     RevocationType,
     UpdateFlag,
 )
-from mip6.options import Option, decode_options, encode_options
+from mip6.optionlist import decode_options, encode_options
+from mip6.options import Option
 from mip6.wire import (
     ADDRESSES,
     Declared,

@@ -1,15 +1,14 @@
-"""Every mobility option, declared once, and the option list of a message.
+"""Every mobility option, declared once. `OPTIONS` is the registry: number to class; `optionlist` reads and writes them.
 
-`OPTIONS` is the registry: number to class. An unknown number becomes `UnknownOption` and is skipped by its length as
-RFC 6275 §6.2.1 says; a known option whose body is wrong becomes `MalformedOption`, so that an engine can answer with
-the status that the option's RFC has for it.
+An unknown number becomes `UnknownOption` and is skipped by its length as RFC 6275 §6.2.1 says; a known option whose
+body is wrong becomes `MalformedOption`, so that an engine can answer with the status that the option's RFC has for it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mip6.numbers import (
     AuthenticationSubtype,
@@ -28,7 +27,6 @@ from mip6.suboptions import (
 )
 from mip6.wire import (
     Declared,
-    FormError,
     address,
     address4,
     bits,
@@ -334,109 +332,3 @@ OPTIONS: dict[int, type[Option]] = {
         FlowIdentification,
     )
 }
-_DECODERS = {number: cls.decode_fields for number, cls in OPTIONS.items()}
-
-
-def decode_options(data: bytes, start: int, end: int) -> tuple[Option, ...]:
-    """The options in `data[start:end]`, padding left out; FormError when one runs over the end (RFC 6275 §6.2.1)."""
-    found: list[Option] = []
-    at = start
-    while at < end:
-        number = data[at]
-        if number == OptionType.PAD1:
-            at += 1
-            continue
-        if at + 1 >= end:
-            raise FormError(f"option {number} has no length", at)
-        body = at + 2
-        stop = body + data[at + 1]
-        if stop > end:
-            raise FormError(f"option {number} of {stop - body} octets runs over the end", at)
-        if number != OptionType.PADN:
-            decoder = _DECODERS.get(number)
-            if decoder is None:
-                found.append(UnknownOption(number, data[body:stop]))
-            else:
-                try:
-                    found.append(decoder(data, body, stop))
-                except FormError as error:
-                    found.append(MalformedOption(number, data[body:stop], str(error), at))
-        at = stop
-    return tuple(found)
-
-
-_PADDING = [b"", b"\0", *(bytes((OptionType.PADN, gap - 2)) + bytes(gap - 2) for gap in range(2, 9))]
-
-
-def encode_options(options: tuple[Option, ...], start: int) -> bytes:
-    """The options as they stand at offset `start` of a Mobility Header, padded to a multiple of 8 octets.
-
-    An option that must end the message is moved up to the end by the padding in front of it.
-    """
-    parts: list[bytes] = []
-    at = start
-    last = len(options) - 1
-    for index, option in enumerate(options):
-        if isinstance(option, UnknownOption | MalformedOption):
-            number, modulus, residue = option.number, 1, 0
-            body = option.data
-        else:
-            number = option.NUMBER
-            modulus, residue = alignment(option)
-            # the body may align its own parts, but only to what its own alignment fixes: any matching offset will do
-            body = option.encode_fields(at + (residue - at) % modulus + 2)
-        size = 2 + len(body)
-        if option.ENDS_MESSAGE and index == last:
-            modulus, residue = 8, -size % 8
-        gap = (residue - at) % modulus
-        if len(body) > 255:
-            raise ValueError(f"{type(option).__name__}: {len(body)} octets do not fit into an option")
-        parts.append(_PADDING[gap])
-        parts.append(bytes((number, len(body))))
-        parts.append(body)
-        at += gap + size
-    parts.append(_PADDING[-at % 8])
-    return b"".join(parts)
-
-
-def alignment(option: Option) -> tuple[int, int]:
-    """Where an option may start: a BID with a care-of address needs 8n+2 (RFC 5648 §4.3)."""
-    if isinstance(option, BindingIdentifier) and option.care_of_address is not None:
-        return 8, 2
-    return option.ALIGN
-
-
-def to_dict(value: Any) -> dict[str, Any]:
-    """The declared fields of an option or message by name, as JSON can hold them; numbers with names get `NAME (n)`."""
-    result: dict[str, Any] = {}
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        wire = value.WIRES.get(field.name)
-        if wire is not None and wire.names is not None and item in set(wire.names):
-            item = f"{wire.names(item).name} ({item})"
-        elif wire is not None and wire.flags is not None:
-            item = [one.name for one in wire.flags if one in item] + ([hex(extra)] if (extra := _unnamed(item)) else [])
-        result[field.name] = _plain(item)
-    return result
-
-
-def _unnamed(value: Any) -> int:
-    known = 0
-    for one in type(value):
-        known |= int(one)
-    return int(value) & ~known
-
-
-def _plain(item: Any) -> Any:
-    if isinstance(item, bytes):
-        return item.hex()
-    if isinstance(item, IPv4Address | IPv6Address):
-        return str(item)
-    if isinstance(item, tuple):
-        return [_plain(one) for one in item]
-    if isinstance(item, Declared):
-        return {"name": type(item).__name__, **to_dict(item)}
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        plain = {f.name: _plain(getattr(item, f.name)) for f in dataclasses.fields(item)}
-        return {"name": type(item).__name__} | {name: one for name, one in plain.items() if one is not None}
-    return item

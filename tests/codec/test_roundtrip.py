@@ -20,7 +20,8 @@ from mip6.icmp6 import (
     decode_icmp6,
 )
 from mip6.messages import MESSAGES, Message, decode_message, encode_message
-from mip6.options import OPTIONS, Option, alignment, decode_options, encode_options
+from mip6.optionlist import alignment, decode_options, encode_options
+from mip6.options import OPTIONS, Option
 from mip6.selectors import decode_selector, encode_selector
 from mip6.suboptions import SUBOPTIONS, SubOption, decode_suboptions, encode_suboptions
 from tests.codec import strategies

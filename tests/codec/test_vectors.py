@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from mip6 import optionlist
 from mip6 import options as o
 from mip6.auth import Algorithm, SecurityAssociation, ntp_difference, ntp_timestamp, sign, verify
 from mip6.headers import build_packet, finish_message, parse_packet
@@ -27,6 +28,7 @@ from mip6.messages import (
     encode_message,
 )
 from mip6.numbers import AckFlag, HeartbeatFlag, RevocationFlag, UpdateFlag
+from mip6.optionlist import decode_options, encode_options
 from mip6.selectors import IPv4Selector, IPv6Selector, encode_selector
 from mip6.suboptions import BindingReference, TrafficSelectorSubOption
 from mip6.wire import FormError, internet_checksum
@@ -155,9 +157,9 @@ def test_ntp_era_change() -> None:
 )
 def test_options_at_their_offsets(option: o.Option, octets: str) -> None:
     expected = bytes.fromhex(octets)
-    expected += o._PADDING[-(12 + len(expected)) % 8]
-    assert o.encode_options((option,), 12).hex() == expected.hex()
-    assert o.decode_options(bytes(12) + expected, 12, 12 + len(expected)) == (option,)
+    expected += optionlist._PADDING[-(12 + len(expected)) % 8]
+    assert encode_options((option,), 12).hex() == expected.hex()
+    assert decode_options(bytes(12) + expected, 12, 12 + len(expected)) == (option,)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from mip6.messages import (
     encode_message,
 )
 from mip6.numbers import AckFlag, HeartbeatFlag, OptionType, RevocationFlag, SelectorFormat, UpdateFlag
+from mip6.optionlist import decode_options, encode_options
 from mip6.options import (
     AlternateCareOfAddress,
     Authentication,
@@ -67,8 +68,6 @@ from mip6.options import (
     ServiceSelection,
     UnknownOption,
     VendorSpecific,
-    decode_options,
-    encode_options,
 )
 from mip6.selectors import IPv4Selector, IPv6Selector, decode_selector, encode_selector
 from mip6.suboptions import BindingReference, FlowBindingAction, TargetCareOfAddress, TrafficSelectorSubOption
