@@ -32,6 +32,7 @@ def forwarding_node(
                 settings.address,
                 one.care_of_address,
                 min(settings.mtu, mtus.get(one.care_of_address, settings.mtu)) - IPV6_HEADER,
+                expires=one.expires,
             )
             for one in sorted(entry.bindings, key=Binding.rank)
         ),

@@ -46,7 +46,9 @@ class Tunnel:
     `bid` is 0 for a plain binding (no BID option). `mtu` is the largest inner packet that needs no outer
     fragmentation: path MTU less `overhead`. `device` is the access link to leave by (mobile node); None: the routes
     decide. A tunnel that is not `usable` receives but is not sent over (its link is down or receive-only, its path is
-    dead, or the binding is being removed). The ports are those of UDP encapsulation.
+    dead, or the binding is being removed). The ports are those of UDP encapsulation. `expires` is when the binding's
+    lifetime ends, in seconds on the engine's clock (CLOCK_BOOTTIME): a data plane that goes on without its daemon stops
+    using the tunnel then. None: never.
     """
 
     bid: int
@@ -58,6 +60,7 @@ class Tunnel:
     encapsulation: Encapsulation = Encapsulation.NATIVE
     local_port: int = DSMIP_PORT
     remote_port: int = DSMIP_PORT
+    expires: float | None = None
 
     @property
     def overhead(self) -> int:

@@ -131,6 +131,14 @@ class BindingUpdateList:
         self.outstanding = [one for one in self.outstanding if now < one.time + one.lifetime]
         return ended
 
+    def ends(self, binding: Binding) -> float | None:
+        """Until when the home agent holds this binding as acknowledged, else as asked for; None when it cannot."""
+        held = self.held.get(binding.bid)
+        if held is not None and held.binding == binding:
+            return held.expires
+        asked = [sent.time + sent.lifetime for sent in self.outstanding if binding in sent.update.bindings]
+        return max(asked, default=None)
+
     def possible_bindings(self) -> dict[int, set[Binding | None]]:
         """For each BID the values the home agent may hold; None: no binding. BIDs not listed are not bound."""
         possible: dict[int, set[Binding | None]] = {bid: {one.binding} for bid, one in self.held.items()}

@@ -62,6 +62,7 @@ def forwarding_table(
                 max(MINIMUM_MTU, min(one.mtu, path_mtus.get(one.address, one.mtu))) - IPV6_HEADER,
                 one.link,
                 one.bid in sending,
+                expires=state.update_list.ends(state.binding(one)),
             )
             for one in known
         )

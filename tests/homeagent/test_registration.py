@@ -410,7 +410,13 @@ def test_restart_keeps_bindings_flows_sequence_and_timestamp() -> None:
     again.now = 6.0
     again.agent.restore({HOME: stored.record}, again.now)
     assert again.bindings() == {1: str(WLAN), 2: str(CELLULAR)}
-    assert again.agent.forwarding_table().nodes == script.agent.forwarding_table().nodes
+    (before,), (after,) = (one.agent.forwarding_table().nodes.values() for one in (script, again))
+    assert [replace(one, expires=None) for one in after.tunnels] == [
+        replace(one, expires=None) for one in before.tunnels
+    ]
+    ends = [one.expires for one in before.tunnels]
+    assert [one.expires + 95 for one in after.tunnels if one.expires] == pytest.approx(ends, abs=1)
+    assert replace(after, tunnels=()) == replace(before, tunnels=())
     again.give(packet)
     assert again.answer()[1].status == S.MIPV6_ID_MISMATCH  # type: ignore[attr-defined]
     again.pass_time(700)
@@ -438,13 +444,16 @@ def test_path_mtu_lowers_the_tunnel_for_ten_minutes() -> None:
     assert not nodes or nodes[0].tunnels[0].mtu == 1460
 
 
-def test_forwarding_objects_of_unchanged_nodes_stay_the_same() -> None:
+def test_a_refresh_changes_nothing_of_the_forwarding_but_the_end_of_the_lifetime() -> None:
     script = Script()
     script.update(bid(1, WLAN))
-    first = script.agent.forwarding_table().nodes[HOME]
+    (first,) = script.agent.forwarding_table().nodes[HOME].tunnels
+    script.pass_time(10)
     script.update(bid(1, WLAN))
-    assert script.agent.forwarding_table().nodes[HOME] is first
-    assert not any(isinstance(one, actions.ForwardingChanged) for one in script.seen)
+    (second,) = script.agent.forwarding_table().nodes[HOME].tunnels
+    assert first.expires is not None
+    assert second.expires == pytest.approx(first.expires + 10, abs=0.1)
+    assert second == replace(first, expires=second.expires)
 
 
 def test_nodes_by_default_have_no_power() -> None:
