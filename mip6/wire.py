@@ -86,9 +86,9 @@ def address4(*, default: Any = dataclasses.MISSING, reserved: int = 0) -> Any:
     return _field(Wire(32, reserved, "ip4"), default)
 
 
-def rest(tail: Tail, *, default: Any = dataclasses.MISSING) -> Any:
-    """All that follows, read and written by `tail`. Only as the last field."""
-    return _field(Wire(None, 0, "tail", tail=tail), default)
+def rest(tail: Tail, *, default: Any = dataclasses.MISSING, reserved: int = 0) -> Any:
+    """All that follows, read and written by `tail`. Only as the last field; `reserved` in whole octets."""
+    return _field(Wire(None, reserved, "tail", tail=tail), default)
 
 
 # --- what a variable rest can be ------------------------------------------------------------------------------------
@@ -260,11 +260,14 @@ def _generate(cls: Any, wires: dict[str, Wire]) -> None:
 
     for name, wire in wires.items():
         scope[f"set_{name}"] = cls.__dict__[name].__set__
+        if not filled and wire.reserved % 8 == 0:
+            layout += f"{wire.reserved // 8}x" if wire.reserved else ""
+        else:
+            filled += wire.reserved
         if wire.kind == "tail":
             close_word()
             tail = (name, wire)
             continue
-        filled += wire.reserved
         assert wire.width is not None
         if wire.kind in ("int", "bool", "flags"):
             if filled in _WORDS and wire.width in _WORDS:

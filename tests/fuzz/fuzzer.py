@@ -70,8 +70,9 @@ from mip6.options import (
     VendorSpecific,
 )
 from mip6.selectors import IPv4Selector, IPv6Selector, decode_selector, encode_selector
+from mip6.stamp import AuthenticatedProbe, AuthenticatedReply, Probe, Reply, reflect, write_probe
 from mip6.suboptions import BindingReference, FlowBindingAction, TargetCareOfAddress, TrafficSelectorSubOption
-from mip6.wire import FormError
+from mip6.wire import Declared, FormError
 
 A, B, HOME, V4 = IPv6Address("2001:db8::a"), IPv6Address("2001:db8::b"), IPv6Address("2001:db8::c"), "192.0.2.1"
 WIDE = IPv6Selector((A, B), (A, A), (1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (17, 17))
@@ -135,6 +136,7 @@ ICMP6_OCTETS = [
         MobilePrefixAdvertisement(1, True, False, 0, ((64, PREFIX), (48, PREFIX))),
     )
 ]
+STAMP_OCTETS = [write_probe(1, 1 << 63, 7, key) + tlv for key in (None, bytes(32)) for tlv in (b"", b"\x80\1\0\2ab")]
 
 
 def _message(data: bytes) -> None:
@@ -164,6 +166,15 @@ def _icmp6(data: bytes) -> None:
     _same(message, build_icmp6(A, B, message)[40:], decode_icmp6)
 
 
+def _stamp(data: bytes) -> None:
+    kinds: tuple[type[Declared], ...] = (AuthenticatedReply, AuthenticatedProbe, Reply, Probe)
+    kind = next((one for one in kinds if len(data) >= one.SIZE), Probe)  # the larger kinds also read as the smaller
+    value = kind.decode_fields(data, 0, len(data))
+    _same(value, value.encode_fields(), lambda octets: kind.decode_fields(octets, 0, len(octets)))
+    probe = Probe.decode_fields(data, 0, len(data))
+    assert len(reflect(probe, None, 1, 2, 3, 64)) == len(data)
+
+
 def _same(value: Any, octets: bytes, decode: Callable[[bytes], Any]) -> None:
     """What was encoded is read as the same value. FormError here is a fault, not an answer."""
     try:
@@ -179,6 +190,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "decode_selector": (_selector, [encode_selector(WIDE), encode_selector(NARROW)]),
     "parse_packet": (_packet, PACKETS),
     "decode_icmp6": (_icmp6, ICMP6_OCTETS),
+    "stamp": (_stamp, STAMP_OCTETS),
 }
 KNOWN_FIRST = {  # octets that random input rarely has and without which it is refused at once
     "decode_message": lambda chance: bytes((59, chance.randrange(4), chance.randrange(22))),
@@ -186,6 +198,7 @@ KNOWN_FIRST = {  # octets that random input rarely has and without which it is r
     "decode_selector": lambda chance: bytes((chance.choice(list(SelectorFormat)), 0)),
     "parse_packet": lambda chance: b"\x60\0\0\0\0" + bytes((chance.randrange(60), chance.choice((0, 43, 60, 135)))),
     "decode_icmp6": lambda chance: bytes((chance.randrange(144, 148), 0)),
+    "stamp": lambda chance: bytes(chance.randrange(120)),
 }
 
 

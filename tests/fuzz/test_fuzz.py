@@ -9,11 +9,12 @@ from tests.fuzz.fuzzer import MESSAGES, TARGETS, fuzz
 
 SEED = 20240607
 SHARES = {  # inputs for each decoder, 200,000 in all
-    "decode_message": 80_000,
+    "decode_message": 70_000,
     "decode_options": 50_000,
     "decode_selector": 20_000,
     "parse_packet": 30_000,
     "decode_icmp6": 20_000,
+    "stamp": 10_000,
 }
 CHUNKS = [
     (target, range(start, start + 10_000)) for target, count in SHARES.items() for start in range(0, count, 10_000)
