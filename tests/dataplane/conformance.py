@@ -6,6 +6,8 @@ or the reason of the drop. The octets of outer packets are written out by scapy,
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -39,6 +41,7 @@ class In:
     packet: bytes
     traffic_class: int = 0
     source: IPv6Address = WLAN
+    destination: IPv6Address = AGENT
     delivered: bytes | None = None
     drop: DropReason | None = None
 
@@ -94,14 +97,16 @@ ENCAPSULATE: tuple[Out, ...] = (
 )
 
 
-def _ecn(inner: int, mark: int) -> In:
-    """RFC 6040 §4.2, figure 4, row by row."""
-    result = ((0, 0, 0, None), (1, 1, 1, 3), (2, 1, 2, 3), (3, 3, 3, 3))[inner][mark]
-    name = f"ECN {inner:02b} inside {mark:02b}"
-    packet = udp(src=str(HOME), dst=str(AGENT), tc=inner)
-    if result is None:
-        return In(name, table(), packet, mark, drop=DropReason.ECN)
-    return In(name, table(), packet, mark, delivered=udp(src=str(HOME), dst=str(AGENT), tc=result))
+def ecn_cases(
+    prefix: str, held: ForwardingTable, packet: Callable[..., bytes], source: IPv6Address, destination: IPv6Address
+) -> Iterator[In]:
+    """RFC 6040 §4.2, figure 4, row by row. `packet(tc=...)` makes an inner packet."""
+    for inner, row in enumerate(((0, 0, 0, None), (1, 1, 1, 3), (2, 1, 2, 3), (3, 3, 3, 3))):
+        for mark, result in enumerate(row):
+            name = f"{prefix}ECN {inner:02b} inside {mark:02b}"
+            delivered = None if result is None else packet(tc=result)
+            drop = DropReason.ECN if result is None else None
+            yield In(name, held, packet(tc=inner), mark, source, destination, delivered, drop)
 
 
 def _in(name: str, packet: bytes, source: IPv6Address = WLAN) -> In:
@@ -124,5 +129,5 @@ DECAPSULATE: tuple[In, ...] = (
     _bad("less than a header", _FROM_HOME[:39], DropReason.MALFORMED),
     _bad("IPv4 inside", bytes(IP(src="192.0.2.1", dst="192.0.2.2") / Raw(b"x" * 40)), DropReason.INNER_PROTOCOL),
     _bad("to a multicast group", udp(src=str(HOME), dst="ff0e::1"), DropReason.NOT_FORWARDABLE),
-    *(_ecn(inner, mark) for inner in range(4) for mark in (0, 1, 2, 3)),
+    *ecn_cases("", table(), functools.partial(udp, src=str(HOME), dst=str(AGENT)), WLAN, AGENT),
 )

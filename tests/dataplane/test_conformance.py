@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -13,7 +15,8 @@ from mip6.forward import Delivered, Dropped, Encapsulated, FragmentMemory, Looku
 from mip6.forwarding import DropReason, ForwardingTable
 from mip6.system.tun import Tun
 from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
-from tests.dataplane.test_reference import AGENT, CELL
+from tests.dataplane.conformance_node import NODE_DECAPSULATE, NODE_ENCAPSULATE
+from tests.dataplane.test_reference import AGENT, CELL, WLAN
 from tests.dataplane.test_tunnel import far, ip, until
 
 __all__ = ["far"]
@@ -26,7 +29,7 @@ def indexed(table: ForwardingTable) -> Index:
 
 
 @pytest.mark.parametrize("lookup", [Plain, indexed])
-@pytest.mark.parametrize("case", ENCAPSULATE, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*ENCAPSULATE, *NODE_ENCAPSULATE], ids=lambda case: case.name)
 def test_encapsulate(case: Out, lookup: type[Plain]) -> None:
     held: Lookup = lookup(case.table)
     verdict = encapsulate(held, case.packet, FragmentMemory(), 0)
@@ -37,10 +40,10 @@ def test_encapsulate(case: Out, lookup: type[Plain]) -> None:
 
 
 @pytest.mark.parametrize("lookup", [Plain, indexed])
-@pytest.mark.parametrize("case", DECAPSULATE, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*DECAPSULATE, *NODE_DECAPSULATE], ids=lambda case: case.name)
 def test_decapsulate(case: In, lookup: type[Plain]) -> None:
     held: Lookup = lookup(case.table)
-    verdict = decapsulate(held, case.source, AGENT, case.traffic_class, case.packet)
+    verdict = decapsulate(held, case.source, case.destination, case.traffic_class, case.packet)
     if isinstance(verdict, Delivered):
         assert verdict.packet == case.delivered
     else:
@@ -51,12 +54,30 @@ def test_decapsulate(case: In, lookup: type[Plain]) -> None:
 @pytest.mark.netns
 def test_the_userspace_data_plane(far: socket.socket) -> None:
     """Every case twice: the first packet of a flow is classified, the second takes the way that was remembered."""
+    neighbour(CELL)
+    every_case(far, ENCAPSULATE, DECAPSULATE)
 
+
+@pytest.mark.netns
+def test_the_userspace_data_plane_of_a_mobile_node(far: socket.socket) -> None:
+    """The same with the roles exchanged: care-of addresses here, the home agent at the far end."""
+    ip("address", "flush", "dev", "eth0", "scope", "global")
+    ip("neighbour", "flush", "dev", "eth0", "nud", "permanent")
+    for care_of in (WLAN, CELL):
+        ip("address", "add", f"{care_of}/64", "dev", "eth0", "nodad")
+    neighbour(AGENT)
+    every_case(far, NODE_ENCAPSULATE, NODE_DECAPSULATE)
+
+
+def neighbour(address: IPv6Address) -> None:
+    ip("neighbour", "replace", str(address), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+    ip("route", "add", f"{address}/128", "dev", "eth0")
+
+
+def every_case(far: socket.socket, outgoing: Sequence[Out], incoming: Sequence[In]) -> None:
     async def story() -> None:
         plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
         plane.start()
-        ip("neighbour", "add", str(CELL), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
-        ip("route", "add", f"{CELL}/128", "dev", "eth0")
         ip("link", "set", "eth0", "mtu", "1600")
         ip("-6", "route", "add", "default", "dev", "mip0")
         with (
@@ -65,12 +86,12 @@ def test_the_userspace_data_plane(far: socket.socket) -> None:
         ):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mip0")
             device.bind(("mip0", 0x86DD))
-            for case in ENCAPSULATE:
+            for case in outgoing:
                 plane.set_table(case.table)
                 for time in ("first", "second"):
                     await _out(plane, raw, far, case, time)
             received(device)  # the ICMPv6 errors of the cases before
-            for arrival in DECAPSULATE:
+            for arrival in incoming:
                 plane.set_table(arrival.table)
                 for time in ("first", "second"):
                     await _in(plane, far, device, arrival, time)
@@ -114,7 +135,7 @@ async def _out(plane: UserspaceDataPlane, raw: socket.socket, far: socket.socket
 async def _in(plane: UserspaceDataPlane, far: socket.socket, device: socket.socket, case: In, time: str) -> None:
     before = _drops(plane, case.drop)
     header = (6 << 28 | case.traffic_class << 20).to_bytes(4, "big") + len(case.packet).to_bytes(2, "big") + b"\x29\x40"
-    outer = header + case.source.packed + AGENT.packed + case.packet
+    outer = header + case.source.packed + case.destination.packed + case.packet
     seen: list[bytes] = []
     far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
 
