@@ -18,200 +18,51 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from labs import render
 from labs.flows import Flow
+from labs.links import Links
+from labs.node import NETNS, PREFIX, RUN, LabError, LabNode, NotInTime, ip, missing, namespace
 from labs.processes import end_processes, processes_in
-from labs.topology import Node, Topology
-from mip6.system.control import ControlError, request
+from labs.topology import Topology
 
-RUN = Path("/run/mip6-lab")
-NETNS = Path("/run/netns")
-PREFIX = "mip6"
+__all__ = [
+    "NETNS",
+    "RUN",
+    "Lab",
+    "LabError",
+    "LabNode",
+    "NotInTime",
+    "labels",
+    "missing",
+    "namespace",
+    "node_names",
+    "remove",
+]
+
 POLL = 0.02  # seconds between two looks at a condition
-_SOURCES = Path(__file__).resolve().parent.parent
 _LABEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
+_AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
+
 T = TypeVar("T")
-
-
-class LabError(Exception):
-    """The lab cannot be made or does not behave; the message says what and where."""
-
-
-class NotInTime(LabError):
-    """A condition did not come true within its limit."""
-
-
-def missing() -> list[str]:
-    """What this machine lacks for a lab, one sentence each; empty when all is there."""
-    lacks = []
-    if os.geteuid() != 0:
-        lacks.append("network namespaces need root: run this as root")
-    if not Path("/dev/net/tun").exists():
-        lacks.append("/dev/net/tun is missing: load the module tun, or give the container this device")
-    packages = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables", "radvd": "radvd", "nsenter": "util-linux"}
-    for command, package in packages.items():
-        if shutil.which(command, path=_path()) is None:
-            lacks.append(f"the command {command} is missing: install the Debian package {package}")
-    return lacks
-
-
-class LabNode:
-    """One running node of a lab: its namespace, its directory, and what can be done to it."""
-
-    def __init__(self, lab: Lab, node: Node) -> None:
-        self.name = node.name
-        self.node = node
-        self.namespace = namespace(lab.label, node.name)
-        self.directory = lab.directory / node.name
-        self.processes: dict[subprocess.Popen[bytes], Path] = {}  # with the file of their output
-        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
-
-    def command(self, *command: str | Path) -> list[str]:
-        """The command line that runs `command` inside this node."""
-        return ["nsenter", f"--net={NETNS / self.namespace}", "--", *map(str, command)]
-
-    def run(self, *command: str | Path, stdin: str | None = None, limit: float = 30, check: bool = True) -> str:
-        """Run a command to its end and give its standard output.
-
-        LabError, with its standard error, when it fails (unless `check` is False) or runs longer than `limit` seconds.
-        """
-        try:
-            done = subprocess.run(
-                self.command(*command), input=stdin, capture_output=True, text=True, timeout=limit, env=_environment()
-            )
-        except subprocess.TimeoutExpired:
-            raise LabError(f"{self.name}: {' '.join(map(str, command))}: not done after {limit} s") from None
-        if check and done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()
-            raise LabError(f"{self.name}: {' '.join(map(str, command))}: status {done.returncode}: {said}")
-        return done.stdout
-
-    def popen(self, *command: str | Path, log: str) -> subprocess.Popen[bytes]:
-        """Start a command that goes on; its output is in the file `log` of the node's directory.
-
-        It is a session of its own, so that Ctrl-C reaches the lab alone, which then ends it.
-        """
-        with (self.directory / log).open("ab") as output:
-            process = subprocess.Popen(
-                self.command(*command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=_environment(),
-            )
-        self.processes[process] = self.directory / log
-        return process
-
-    def python(self, module: str, *arguments: str | Path, log: str) -> subprocess.Popen[bytes]:
-        """`popen` of `python -m MODULE`, with this interpreter and these sources."""
-        return self.popen(sys.executable, "-m", module, *arguments, log=log)
-
-    def stop(self, process: subprocess.Popen[bytes], *, kill: bool = False) -> int:
-        """End a process of `popen` and expect no more of it: SIGTERM (SIGKILL after 3 s), or SIGKILL at once.
-
-        Gives its exit status.
-        """
-        del self.processes[process]
-        if kill:
-            process.kill()
-        elif process.poll() is None:
-            end_processes([process.pid])
-        return process.wait()
-
-    def set_link(self, interface: str, *, up: bool) -> None:
-        """Take an interface down (its peer loses its carrier) or up again, with the routes it had."""
-        self.run("ip", "link", "set", interface, "up" if up else "down")
-        if up:
-            self._ip_batch(render.route_commands(self.node, interface))
-
-    def addresses(self, interface: str) -> list[dict[str, Any]]:
-        """Global addresses of an interface that may be used now, as `ip -j address` has them."""
-        found = json.loads(self.run("ip", "-j", "-6", "address", "show", "dev", interface, "scope", "global"))
-        infos = [info for link in found for info in link.get("addr_info", ()) if info]
-        return [info for info in infos if not info.get("tentative") and not info.get("dadfailed")]
-
-    def counters(self) -> dict[str, tuple[int, int]]:
-        """The node's nft counters: (packets, octets) by name (`labs.render.counters`)."""
-        listing = json.loads(self.run("nft", "-j", "list", "counters", "table", "ip6", render.COUNTER_TABLE))
-        entries = [item["counter"] for item in listing["nftables"] if "counter" in item]
-        return {entry["name"]: (entry["packets"], entry["bytes"]) for entry in entries}
-
-    def control(self, program: str) -> Path:
-        """The control socket of a daemon on this node."""
-        return self.directory / f"{program}.sock"
-
-    def status(self, program: str) -> dict[str, Any] | None:
-        """What a daemon answers to `status`; None while its control socket does not answer."""
-        try:
-            return request(self.control(program), {"command": "status"})
-        except ControlError:
-            return None
-
-    def say_if_ended(self) -> str | None:
-        """What became of a started process that is no longer running, with the end of its output."""
-        for process, log in self.processes.items():
-            if process.poll() is not None:
-                tail = log.read_text(errors="replace").splitlines()[-15:]
-                return "\n  ".join([f"{self.name}: {log.stem} ended with status {process.returncode}:", *tail])
-        return None
-
-    def _ip_batch(self, lines: Iterable[str]) -> None:
-        if text := "\n".join(lines):
-            self.run("ip", "-batch", "-", stdin=text + "\n")
-
-    def configure(self, topology: Topology) -> None:
-        """Everything inside the namespace but routes, counters and processes."""
-        settings = (setting.split("=") for setting in render.sysctls(self.node))
-        self.run("sh", "-e", stdin="".join(f"echo {value} > {_sysctl_file(key)}\n" for key, value in settings))
-        self._ip_batch(render.interface_commands(self.node))
-        if rates := render.rate_commands(topology, self.node):
-            self.run("tc", "-batch", "-", stdin="\n".join(rates) + "\n")
-
-    def connect(self) -> None:
-        """Routes, and router advertisements if there are any. All links are up by now."""
-        self._ip_batch(render.route_commands(self.node))
-        if text := render.radvd(self.node):
-            config = self.directory / "radvd.conf"
-            config.write_text(text)
-            pid_file = self.directory / "radvd.pid"
-            self.popen("radvd", "-n", "-m", "stderr", "-C", config, "-p", pid_file, log="radvd.log")
-
-    def start_daemon(self, program: str, **overrides: object) -> subprocess.Popen[bytes]:
-        """Write a daemon's file (mode 0600: keys are in there) and start it; it may not answer yet.
-
-        `overrides` replace settings in the table named like the program.
-        """
-        settings = next(daemon.settings for daemon in self.node.daemons if daemon.program == program)
-        own = settings[program]
-        assert isinstance(own, Mapping)
-        paths = {"control": str(self.control(program))}
-        if program == "homeagent":
-            paths["state"] = str(self.directory / "homeagent.sqlite")
-        config = self.directory / f"{program}.toml"
-        config.touch(0o600)
-        config.write_text(render.toml({**settings, program: {**own, **paths, **overrides}}))
-        self.daemons[program] = self.python(program, "--config", config, log=f"{program}.log")
-        return self.daemons[program]
 
 
 class Lab:
     """A topology, made real under a label; as a context manager it is up inside and gone after it."""
 
-    def __init__(self, topology: Topology, label: str | None = None, flows: Iterable[Flow] = ()) -> None:
+    def __init__(
+        self, topology: Topology, label: str | None = None, flows: Iterable[Flow] = (), *, netem: bool | None = None
+    ) -> None:
         """`label` is what the lab is known by; without one the first free of NAME, NAME-2, NAME-3 and so on is taken.
 
-        `flows` are counted on the access links, beside the totals.
+        `flows` are counted on the access links, beside the totals. `netem`: whether it emulates links; None: if the
+        kernel has it.
         """
         if label is not None and not _LABEL.fullmatch(label):
             raise LabError(f"lab label {label!r}: expected lower case letters and digits, joined by single hyphens")
@@ -219,7 +70,9 @@ class Lab:
         self.flows = tuple(flows)
         self.label = ""  # until it is up
         self.nodes: dict[str, LabNode] = {}
+        self.links: Links | None = None  # once it is up
         self._wanted = label
+        self._netem = netem
 
     def __getitem__(self, name: str) -> LabNode:
         return self.nodes[name]
@@ -240,16 +93,18 @@ class Lab:
         with _signals_held():  # what is claimed is known, so that an interrupt from here on removes it
             self.label = _claim(self.topology.name, self._wanted)
         self.directory = RUN / self.label
-        self.nodes = {node.name: LabNode(self, node) for node in self.topology.nodes}
-        names = {node.name: node.namespace for node in self.nodes.values()}
+        self.nodes = {node.name: LabNode(self.label, node) for node in self.topology.nodes}
         (self.directory / "lab.json").write_text(
             json.dumps({"topology": self.topology.name, "nodes": list(self.nodes), "pid": os.getpid()})
         )
-        _ip(*(f"netns add {name}" for name in names.values()))
-        _ip(*render.link_commands(self.topology, names))
+        ip(*(f"netns add {node.namespace}" for node in self.nodes.values()))
+        self.links = Links(self.topology, self.label, netem=self._netem)
+        self.links.make(self.nodes)
         for node in self.nodes.values():
             node.directory.mkdir()
-            node.configure(self.topology)
+        self.links.start(self.until)
+        for node in self.nodes.values():
+            node.configure(self.topology, netem=self.links.netem)
         for node in self.nodes.values():
             node.connect()
             if ruleset := render.counters(self.topology, node.node, self.flows):
@@ -262,13 +117,28 @@ class Lab:
                 node.start_daemon(daemon.program, **overrides)
                 self.until(partial(node.status, daemon.program), 10, f"{daemon.program} on {node.name} answers")
 
+    def change_link(self, name: str, down: Mapping[str, Any] = _AS_IT_IS, up: Mapping[str, Any] = _AS_IT_IS) -> int:
+        """Change figures of an emulated link, each way: fields of `labs.emulation.Quality`; what is not named stays.
+
+        `change_link("WLAN", down={"cut": True})`: nothing comes down any more, and neither end is told. Gives the time
+        from which it is so, in nanoseconds of CLOCK_MONOTONIC.
+        """
+        assert self.links is not None
+        return self.links.change(name, down=down, up=up)
+
+    def _running(self) -> Iterator[LabNode]:
+        """Everything that may run processes."""
+        yield from self.nodes.values()
+        if self.links is not None and self.links.relay is not None:
+            yield self.links.relay
+
     def down(self) -> None:
         """Remove the lab. A signal that comes meanwhile waits until that is done."""
         if not self.label:
             return
         with _signals_held():
             remove(self.label)
-            for node in self.nodes.values():
+            for node in self._running():
                 end_processes(process.pid for process in node.processes if process.poll() is None)
                 for process in node.processes:
                     process.wait()
@@ -289,7 +159,7 @@ class Lab:
 
     def check_processes(self) -> None:
         """LabError if a process that was started, and not stopped, has ended."""
-        for node in self.nodes.values():
+        for node in self._running():
             if said := node.say_if_ended():
                 raise LabError(said)
 
@@ -315,15 +185,10 @@ def remove(label: str) -> bool:
     # In reverse order, so that a mobile node can say goodbye while its home agent is still there.
     for node in sorted(present, key=lambda name: started.index(name) if name in started else -1, reverse=True):
         end_processes(processes_in(NETNS / namespace(label, node)))
-    _ip(*(f"netns delete {namespace(label, node)}" for node in present))
+    ip(*(f"netns delete {namespace(label, node)}" for node in present))
     existed = directory.exists() or bool(present)
     shutil.rmtree(directory, ignore_errors=not directory.exists())
     return existed
-
-
-def namespace(label: str, node: str) -> str:
-    """The name of a node's network namespace."""
-    return f"{PREFIX}-{label}-{node}"
 
 
 def _split(namespace: str) -> tuple[str, str]:
@@ -360,15 +225,6 @@ def _candidates(name: str) -> Iterator[str]:
         number += 1
 
 
-def _ip(*lines: str) -> None:
-    if lines:
-        done = subprocess.run(
-            ["ip", "-batch", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True, env=_environment()
-        )
-        if done.returncode != 0:
-            raise LabError(f"ip: {done.stderr.strip()}")
-
-
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
@@ -376,17 +232,3 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _sysctl_file(key: str) -> str:
-    """Where a setting is: in its name a dot divides and a slash stands for a dot, as sysctl(8) has it."""
-    return "/proc/sys/" + key.translate(str.maketrans("./", "/."))
-
-
-def _path() -> str:
-    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-
-
-def _environment() -> dict[str, str]:
-    python_path = os.pathsep.join(filter(None, (str(_SOURCES), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PATH": _path(), "PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1"}

@@ -5,32 +5,65 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
+from labs.emulation import Quality
 from labs.flows import DOWN, UP, Flow
-from labs.topology import Advertisement, Interface, Link, Node, Route, Topology
+from labs.topology import RELAY, Advertisement, Interface, Link, Node, Route, Topology
 
 COUNTER_TABLE = "lab"
 TOTAL = "total"
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _IPV6_IN_IPV6 = 41
 _SYSCTL = "net.ipv6.conf"
+_AS_FAST_AS_THE_MACHINE = 10_000_000_000  # bit/s
+_LEAST_LIMIT = 100  # packets
 _LAST_RESORT = 4096  # metric behind that of every other route to the same destination
 
 
-def link_commands(topology: Topology, namespaces: Mapping[str, str]) -> list[str]:
-    """`ip -batch` lines that create every link, each end at once in its namespace.
+def link_commands(topology: Topology, namespaces: Mapping[str, str], *, netem: bool = False) -> list[str]:
+    """`ip -batch` lines that create every link but the modems', each end at once in its namespace.
 
     Interface indexes are given, all different: the kernel reports a loss of carrier at once only where a veth's index
-    differs from its peer's, and otherwise up to a second later (linkwatch_urgent_event).
+    differs from its peer's, and otherwise up to a second later (linkwatch_urgent_event). An emulated link is two
+    pairs, whose far ends are in the relay's namespace, unless `netem` emulates it.
     """
     commands = []
     for number, link in enumerate(topology.links):
-        (a, a_interface), (b, b_interface) = link.ends
-        index = 10 + 2 * number
-        commands.append(
-            f"link add name {a_interface} index {index} mtu {link.mtu} netns {namespaces[a]} type veth "
-            f"peer name {b_interface} index {index + 1} mtu {link.mtu} netns {namespaces[b]}"
-        )
+        if link.modem:
+            continue
+        ends = [(interface, namespaces[node]) for node, interface in link.ends]
+        if relayed(link, netem=netem):
+            pairs = [(end, (peer, namespaces[RELAY])) for end, peer in zip(ends, peers(number), strict=True)]
+        else:
+            pairs = [(ends[0], ends[1])]
+        for pair, ((a, a_namespace), (b, b_namespace)) in enumerate(pairs):
+            index = 10 + 4 * number + 2 * pair
+            commands.append(
+                f"link add name {a} index {index} mtu {link.mtu} netns {a_namespace} type veth "
+                f"peer name {b} index {index + 1} mtu {link.mtu} netns {b_namespace}"
+            )
     return commands
+
+
+def modem_commands(topology: Topology, node: Node) -> list[str]:
+    """`ip -batch` lines, inside the node: the TUN devices that are its ends of modem links."""
+    return [
+        line
+        for link in topology.links
+        if link.modem
+        for name, interface in link.ends
+        if name == node.name
+        for line in (f"tuntap add dev {interface} mode tun", f"link set {interface} mtu {link.mtu}")
+    ]
+
+
+def relayed(link: Link, *, netem: bool) -> bool:
+    """Whether the relay carries this link: always a modem's, and every emulated one where there is no netem."""
+    return link.modem or (link.is_emulated and not netem)
+
+
+def peers(number: int) -> tuple[str, str]:
+    """What the far ends of both pairs of an emulated link are called in the relay's namespace."""
+    return f"l{number}a", f"l{number}b"
 
 
 def sysctls(node: Node) -> list[str]:
@@ -72,20 +105,40 @@ def _route_command(route: Route) -> str:
     return f"route replace {route.destination}{via} dev {route.device}"
 
 
-def rate_commands(topology: Topology, node: Node) -> list[str]:
-    """`tc -batch` lines, inside the node: a token bucket at every rate-limited interface."""
-    return [
-        f"qdisc replace dev {interface} root tbf rate {link.rate}bit burst {_burst(link)} limit {link.queue}"
-        for link in topology.links
-        for name, interface in link.ends
-        if name == node.name and link.rate is not None
-    ]
+def rate_commands(topology: Topology, node: Node, *, netem: bool = False) -> list[str]:
+    """`tc -batch` lines, inside the node: what limits or, with `netem`, emulates what it sends over its links."""
+    commands = []
+    for link in topology.links:
+        if relayed(link, netem=netem):
+            continue
+        for (name, interface), quality in zip(link.ends, link.qualities, strict=True):
+            if name == node.name and link.is_emulated:
+                commands.append(netem_command(interface, quality, link.mtu))
+            elif name == node.name and quality.rate is not None:
+                commands.append(
+                    f"qdisc replace dev {interface} root tbf "
+                    f"rate {quality.rate}bit burst {_burst(quality.rate, link.mtu)} limit {quality.queue}"
+                )
+    return commands
 
 
-def _burst(link: Link) -> int:
+def _burst(rate: int, mtu: int) -> int:
     """Octets that pass at once: what the rate makes in 4 ms (a kernel tick), and always two packets."""
-    assert link.rate is not None
-    return max(link.rate // 8 // 250, 2 * (link.mtu + 14))
+    return max(rate // 8 // 250, 2 * (mtu + 14))
+
+
+def netem_command(interface: str, quality: Quality, mtu: int) -> str:
+    """The `tc -batch` line that gives a direction these figures where the kernel has netem.
+
+    There is always a rate: with one, netem keeps the packets in order. Its limit is in packets, under way included.
+    """
+    rate = quality.rate or _AS_FAST_AS_THE_MACHINE
+    under_way = int(rate * quality.delay / 8) + quality.queue
+    loss = 1.0 if quality.cut else quality.loss
+    return (
+        f"qdisc replace dev {interface} root netem limit {max(under_way // mtu, _LEAST_LIMIT)} rate {rate}bit"
+        f" delay {quality.delay * 1e6:.0f}us {quality.jitter * 1e6:.0f}us loss {loss:.4%}"
+    )
 
 
 def radvd(node: Node) -> str:

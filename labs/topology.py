@@ -21,8 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 
+from labs.emulation import DEFAULT_QUEUE, Quality
+
 _NODE_NAME = re.compile(r"[a-z][a-z0-9]*")
 _INTERFACE_NAME = re.compile(r"[a-z][a-z0-9.]{0,14}")  # Linux: at most 15 characters
+RELAY = "relay"  # the namespace of the emulated links' process
 _PREFERENCES = ("low", "medium", "high")
 
 
@@ -124,23 +127,41 @@ class Node:
 class Link:
     """A point-to-point link between two interfaces, written `node:interface`.
 
-    `rate` limits both directions, in bit/s (None: as fast as the machine); `queue` is how many octets wait for a
-    rate-limited direction before packets are dropped. A link with a `name` is an access link: traffic is counted on
-    it, in the node of end `a`.
+    The figures are those of `labs.emulation.Quality`, for both directions, unless `up` gives others for the direction
+    from `b` to `a`. A link with a `name` is an access link: traffic is counted on it, in the node of end `a`, which is
+    the side of the infrastructure. `emulated`: its figures may change while the lab runs, and it can be cut; a link
+    with delay, jitter or loss is so by itself. `modem`: both ends are devices of raw IP without Ethernet header, as a
+    cellular modem's; it is emulated too, and a loss of its carrier may be told up to a second late.
     """
 
     a: str
     b: str
     rate: int | None = None
     mtu: int = 1500
-    queue: int = 256 * 1024
+    queue: int = DEFAULT_QUEUE
     name: str | None = None
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    up: Quality | None = None
+    emulated: bool = False
+    modem: bool = False
+    qualities: tuple[Quality, Quality] = field(init=False)  # from `a` to `b`, and back
+
+    def __post_init__(self) -> None:
+        down = Quality(self.rate, self.delay, self.jitter, self.loss, self.queue)
+        object.__setattr__(self, "qualities", (down, down if self.up is None else self.up))
 
     @property
     def ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """(node, interface) of both ends."""
         (a, a_interface), (b, b_interface) = self.a.split(":"), self.b.split(":")
         return (a, a_interface), (b, b_interface)
+
+    @property
+    def is_emulated(self) -> bool:
+        """More than a cable with a rate."""
+        return self.emulated or self.modem or not all(quality.only_rate for quality in self.qualities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +177,11 @@ class Topology:
         object.__setattr__(self, "_by_name", {node.name: node for node in self.nodes})
         if len(self._by_name) != len(self.nodes):
             raise ValueError(f"topology {self.name}: two nodes have the same name")
+        if RELAY in self._by_name:
+            raise ValueError(f"topology {self.name}: a node may not be called {RELAY}: the emulated links' process is")
+        names = Counter(link.name for link in self.links if link.name is not None)
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise ValueError(f"topology {self.name}: two links are called {twice[0]}")
         joined = Counter(end for link in self.links for end in link.ends)
         declared = {(node.name, interface.name) for node in self.nodes for interface in node.interfaces}
         for end, times in joined.items():
