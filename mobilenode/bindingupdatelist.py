@@ -4,12 +4,13 @@ Signalling may be lost, delayed, repeated or reordered, so between a Binding Upd
 agent may hold the state before or after it. The list keeps both: what was acknowledged (`held`, `flows`) and every
 Binding Update since whose fate is open (`outstanding`). `possible_bindings` and `possible_flows` join them to the set
 of values the home agent may hold for each BID and FID; registration is finished when that set has one member, the
-wanted one. Everything else (loss of a link while an update is on its way, say) follows from this rule.
+wanted one. Everything else (loss of a link while an update is on its way, say) follows from this rule. An update that
+a later one has `overtaken` gets no answer any more; what it said of BIDs that the later one did not name stays open.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 from mip6.selectors import IPv6Selector
@@ -91,6 +92,7 @@ class BindingUpdateList:
     held: dict[int, Held] = field(default_factory=dict)
     flows: dict[int, FlowBinding] = field(default_factory=dict)
     outstanding: list[SentUpdate] = field(default_factory=list)
+    overtaken: list[SentUpdate] = field(default_factory=list)
 
     def sent(self, update: SentUpdate) -> None:
         """Remember a Binding Update on its way."""
@@ -110,16 +112,33 @@ class BindingUpdateList:
     def supersede(self, sent: SentUpdate) -> None:
         """A Binding Update was accepted: those before it can no longer be, their numbers are too old (§9.5.1).
 
-        They may have been, though: a flow that one of them changed unheard is not known any more, and is stated again.
+        They may have been, though: a flow that one of them changed unheard is not known any more, and is stated again;
+        so is a BID.
         """
+        before = self.outstanding[: self.outstanding.index(sent)]
+        unsettled = (self._unsettled(one, sent.update) for one in (*self.overtaken, *before))
+        self.overtaken = [one for one in unsettled if one is not None]
         possible = self.possible_flows(before=sent)
         self.flows = {fid: flow for fid, flow in self.flows.items() if possible[fid] == {flow}}
         self.outstanding = self.outstanding[self.outstanding.index(sent) + 1 :]
+
+    def _unsettled(self, sent: SentUpdate, accepted: Update) -> SentUpdate | None:
+        """What an overtaken update said of the bindings that the `accepted` one says nothing of."""
+        if accepted.replaces:
+            return None
+        settled = {one.bid for one in accepted.bindings} | set(accepted.deletes)
+        bindings = tuple(one for one in sent.update.bindings if one.bid not in settled)
+        named = {one.bid for one in sent.update.bindings} | settled
+        deletes = set(self.held) - named if sent.update.replaces else set(sent.update.deletes) - settled
+        if not bindings and not deletes:
+            return None
+        return replace(sent, update=Update(bindings, tuple(sorted(deletes))))
 
     def clear(self) -> None:
         """The home agent holds nothing any more."""
         self.held.clear()
         self.flows.clear()
+        self.overtaken.clear()
 
     def expire(self, now: float) -> list[int]:
         """Forget bindings whose lifetime is over, and updates that can have left none; the BIDs that ended."""
@@ -129,6 +148,7 @@ class BindingUpdateList:
         if ended and not self.held:
             self.flows.clear()  # flow bindings end with the last binding
         self.outstanding = [one for one in self.outstanding if now < one.time + one.lifetime]
+        self.overtaken = [one for one in self.overtaken if now < one.time + one.lifetime]
         return ended
 
     def ends(self, binding: Binding) -> float | None:
@@ -142,7 +162,7 @@ class BindingUpdateList:
     def possible_bindings(self) -> dict[int, set[Binding | None]]:
         """For each BID the values the home agent may hold; None: no binding. BIDs not listed are not bound."""
         possible: dict[int, set[Binding | None]] = {bid: {one.binding} for bid, one in self.held.items()}
-        for sent in self.outstanding:
+        for sent in (*self.overtaken, *self.outstanding):
             named = {one.bid: one for one in sent.update.bindings}
             for bid, binding in named.items():
                 possible.setdefault(bid, {None}).add(binding)

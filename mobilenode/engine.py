@@ -72,7 +72,7 @@ class MobileNode:
             case events.PacketReceived():
                 actions += self._reception.receive(event, now)
             case events.LinksObserved(links):
-                actions += self._observe(links)
+                actions += self._observe(links, now)
             case events.WallClockSet(offset):
                 self._set_clock(offset)
             case events.PathMtuChanged(local, remote, mtu):
@@ -118,12 +118,12 @@ class MobileNode:
 
     # --- events --------------------
 
-    def _observe(self, links: tuple[events.LinkState, ...]) -> list[Action]:
+    def _observe(self, links: tuple[events.LinkState, ...], now: float) -> list[Action]:
         """RFC 6275 §11.5: a snapshot of the links. Whatever changed is registered at once, also after a refusal."""
         state = self._registration
         self._links = links
         home = home_link(links, self.settings)
-        care_of = care_of_addresses(links, self.settings, state.care_of)
+        care_of = care_of_addresses(links, self.settings, state.care_of, now)
         actions: list[Action] = []
         before = {one.bid: one for one in state.care_of}
         after = {one.bid: one for one in care_of}

@@ -16,6 +16,7 @@ from mobilenode.settings import LinkSettings, MobileNodeSettings
 
 BID_STEP = 100  # between the BIDs of one link's prefixes
 MAXIMUM_BID = 0xFFFF
+SHORTEST_USE = 8.0  # seconds: two units of a Binding Update's lifetime, the first of which goes for asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class CareOfAddress:
     """One care-of address: its BID, the link and router it is reached by, the routing table of its packets.
 
     `position` counts the prefixes of one link from 0. `mtu` is that of the path as far as it is known, in octets;
-    `on_link` the prefix the address came from.
+    `on_link` the prefix the address came from. `valid_until`, on the engine's clock, is when the address ends unless a
+    router renews it; None: never.
     """
 
     bid: int
@@ -35,6 +37,11 @@ class CareOfAddress:
     router: IPv6Address
     on_link: IPv6Network
     mtu: int
+    valid_until: float | None = None
+
+    def ending(self, now: float) -> bool:
+        """Whether the address ends before a registration of it could be of use."""
+        return self.valid_until is not None and now >= self.valid_until - SHORTEST_USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +67,9 @@ def home_link(links: Iterable[LinkState], settings: MobileNodeSettings) -> HomeL
 
 
 def care_of_addresses(
-    links: Iterable[LinkState], settings: MobileNodeSettings, previous: tuple[CareOfAddress, ...]
+    links: Iterable[LinkState], settings: MobileNodeSettings, previous: tuple[CareOfAddress, ...], now: float
 ) -> tuple[CareOfAddress, ...]:
-    """The care-of addresses to register, in the order of the configured links.
+    """The care-of addresses to register, in the order of the configured links, of a snapshot taken `now`.
 
     A link needs carrier and a default router: without a router nothing sent from its address gets anywhere
     (RFC 6275 §11.5.3 wants the care-of address from a prefix of the present router).
@@ -94,9 +101,10 @@ def care_of_addresses(
                     router=router,
                     on_link=_prefix(address),
                     mtu=_mtu(link, wanted),
+                    valid_until=None if address.valid_lifetime is None else now + address.valid_lifetime,
                 )
             )
-    return tuple(found)
+    return tuple(one for one in found if not one.ending(now))
 
 
 def _candidates(link: LinkState, settings: MobileNodeSettings, before: Iterable[CareOfAddress]) -> list[AddressState]:

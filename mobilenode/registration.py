@@ -20,7 +20,7 @@ from mip6.actions import Action, Report, SendPacket
 from mip6.auth import ntp_timestamp
 from mip6.numbers import FlowStatus
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
-from mobilenode.movement import CareOfAddress, HomeLink
+from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink
 from mobilenode.policy import resolve
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.updates import binding_update, fit_flows
@@ -213,6 +213,7 @@ class Registration:
             Report("binding expired", "warning", {"bid": bid}) for bid in self.update_list.expire(now)
         ]
         self.refused = {bid: one for bid, one in self.refused.items() if now < one.retry}
+        actions += self._drop_ending(now)
         if self.hold is not None and self.hold <= now:
             self.hold = None
         self.due = None
@@ -245,6 +246,15 @@ class Registration:
         self.retransmit = self.due = now + self.interval
         return actions
 
+    def _drop_ending(self, now: float) -> list[Action]:
+        """Deregister a care-of address before it ends: its packets would go to nobody, or to the next to have it."""
+        ending = [one for one in self.care_of if one.ending(now)]
+        self.care_of = tuple(one for one in self.care_of if one not in ending)
+        return [
+            Report("care-of address ends", "warning", {"bid": one.bid, "care_of_address": str(one.address)})
+            for one in ending
+        ]
+
     def deadline(self) -> tuple[float, str] | None:
         """When `advance` has to be called again, and why."""
         times: list[tuple[float, str]] = []
@@ -257,6 +267,11 @@ class Registration:
             if self.goal is Goal.REGISTERED and self.due is None and self.hold is None and self.active():
                 times += [(one.refresh, "refresh") for one in self.update_list.held.values()]
         times += [(one.expires, "binding expires") for one in self.update_list.held.values()]
+        times += [
+            (one.valid_until - SHORTEST_USE, "care-of address ends")
+            for one in self.care_of
+            if one.valid_until is not None
+        ]
         return min(times, default=None)
 
     def _source(self, tries: int) -> CareOfAddress | HomeLink | None:
@@ -274,17 +289,19 @@ class Registration:
             self.refused_flows = {fid: one for fid, one in self.refused_flows.items() if one[1] in HOPELESS}
         address = source.address if isinstance(source, CareOfAddress) else self.settings.home_address
         link = source.link if isinstance(source, CareOfAddress) else source.name
-        sent = SentUpdate(
-            update, (self.update_list.sequence + 1) % 65536, self._timestamp(now), self.clock, now, self._lifetime()
-        )
+        sequence = (self.update_list.sequence + 1) % 65536
+        sent = SentUpdate(update, sequence, self._timestamp(now), self.clock, now, self._lifetime(update, now))
         self.update_list.sent(sent)
         self.in_flight = sent
         self.cleared = False
         self.send_times.append(now)
         return SendPacket(binding_update(self.settings, sent, address), link)
 
-    def _lifetime(self) -> int:
-        return max(4, self.settings.lifetime // 4 * 4)  # in units of 4 seconds on the wire
+    def _lifetime(self, update: Update, now: float) -> int:
+        """No longer than any of the care-of addresses is valid (RFC 6275 §11.7.1); in units of 4 seconds."""
+        named = {one.care_of_address for one in update.bindings}
+        ends = [one.valid_until - now for one in self.care_of if one.address in named and one.valid_until is not None]
+        return max(4, int(min([self.settings.lifetime, *ends])) // 4 * 4)
 
     def wall(self, now: float) -> float:
         """The time of day as the home agent would have it."""

@@ -30,7 +30,7 @@ AT_HOME = link("wlan0", IPv6Address("2001:db8:100::abcd"))
 
 
 def chosen(*states: AddressState | IPv6Address) -> dict[int, IPv6Address]:
-    return {one.bid: one.address for one in care_of_addresses((link("wlan0", *states),), SETTINGS, ())}
+    return {one.bid: one.address for one in care_of_addresses((link("wlan0", *states),), SETTINGS, (), 0.0)}
 
 
 def test_one_care_of_address_per_prefix() -> None:
@@ -58,22 +58,22 @@ def test_deprecated_and_temporary_addresses_serve_where_there_is_nothing_better(
 
 def test_a_link_without_carrier_or_router_is_not_used() -> None:
     for bad in (link("wlan0", WLAN, up=False), link("wlan0", WLAN, router=False), link("eth7", WLAN)):
-        assert care_of_addresses((bad,), SETTINGS, ()) == ()
+        assert care_of_addresses((bad,), SETTINGS, (), 0.0) == ()
 
 
 def test_an_address_keeps_its_bid_and_table_while_it_stays() -> None:
-    first = care_of_addresses((link("wlan0", WLAN, OTHER),), SETTINGS, ())
-    second = care_of_addresses((link("wlan0", OTHER),), SETTINGS, first)
+    first = care_of_addresses((link("wlan0", WLAN, OTHER),), SETTINGS, (), 0.0)
+    second = care_of_addresses((link("wlan0", OTHER),), SETTINGS, first, 0.0)
     assert [(one.bid, one.table) for one in first] == [(1, 1000), (101, 1002)]
     assert second == first[1:]
-    third = care_of_addresses((link("wlan0", OTHER, WLAN),), SETTINGS, second)
+    third = care_of_addresses((link("wlan0", OTHER, WLAN),), SETTINGS, second, 0.0)
     assert third == first
 
 
 def test_the_preferred_router_is_used() -> None:
     better = IPv6Address("fe80::2")
     wlan = replace(BOTH[0], routers=(RouterState(ROUTER), RouterState(better, 1)))
-    assert care_of_addresses((wlan,), SETTINGS, ())[0].router == better
+    assert care_of_addresses((wlan,), SETTINGS, (), 0.0)[0].router == better
 
 
 def test_kernel_state_away() -> None:
@@ -242,3 +242,37 @@ def test_starting_at_home_where_nothing_was_bound() -> None:
     actions = world.answer(status=133)
     assert world.state() == "at_home" and any(isinstance(one, AnnounceNeighbour) for one in actions)
     assert not any(isinstance(one, SendPacket) for one in world.links(AT_HOME))
+
+
+def expiring(address: IPv6Address, seconds: float) -> AddressState:
+    return AddressState(address, 64, valid_lifetime=seconds)
+
+
+def test_no_registration_outlives_a_care_of_address() -> None:
+    """RFC 6275 §11.7.1."""
+    world = World()
+    world.links(link("wlan0", expiring(WLAN, 101)), link("wwan0", CELL))
+    assert world.sent[-1].update.lifetime == 100
+    world.answer(lifetime=100)
+    world.links(link("wlan0", expiring(WLAN, 86400)), link("wwan0", CELL))  # a router advertisement renewed it
+    assert len(world.sent) == 1  # nothing to say before the refresh
+    world.run(76)
+    assert world.sent[-1].update.lifetime == SETTINGS.lifetime
+
+
+def test_a_care_of_address_that_nobody_renews_is_deregistered_before_it_ends() -> None:
+    world = World()
+    world.links(link("wlan0", expiring(WLAN, 101)), link("wwan0", CELL))
+    while world.now < 92.9:
+        if world.sent[-1].update.lifetime:
+            world.answer(lifetime=world.sent[-1].update.lifetime)
+        deadline = world.engine.next_deadline()
+        assert deadline is not None
+        world.run(min(deadline[0], 92.9) - world.now)
+        assert world.sent[-1].time + world.sent[-1].update.lifetime <= 101
+    before = len(world.sent)
+    assert before < 8  # nearer and nearer to the end, but not without bound
+    world.run(0.2)
+    assert world.sent[-1].bids() == {2: CELL} and world.sent[-1].overwrites()
+    assert world.sent[-1].update.lifetime == SETTINGS.lifetime
+    assert world.usable() == [2]

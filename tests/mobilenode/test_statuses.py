@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -16,7 +17,7 @@ from mip6.options import (
     MessageIdentification,
     MobileNetworkPrefix,
 )
-from tests.mobilenode.support import BOTH, CELL, NOON, SETTINGS, WLAN, World, registered
+from tests.mobilenode.support import BOTH, CELL, NOON, SETTINGS, WLAN, World, link, registered
 
 
 def trying() -> World:
@@ -204,6 +205,27 @@ def test_168_registers_bid_by_bid() -> None:
     world.answer()
     world.run(100)
     assert len(world.sent) == 5
+
+
+def test_one_bid_at_a_time_a_change_that_may_have_been_heard_is_stated_again() -> None:
+    world = trying()
+    world.answer(status=168)
+    world.answer()
+    world.answer()
+    world.run(2)
+    elsewhere, cell = IPv6Address("2001:db8:aa::77"), IPv6Address("2001:db8:bb::77")
+    world.links(link("wlan0", elsewhere), link("wwan0", CELL))
+    assert world.sent[-1].bids() == {1: elsewhere}  # perhaps heard, but its answer never comes
+    world.links(link("wwan0", cell))
+    assert world.sent[-1].bids() == {2: cell}
+    world.links(link("wlan0", WLAN), link("wwan0", cell))  # back where it was
+    world.answer()
+    world.run(1)
+    assert world.sent[-1].bids() == {1: WLAN}
+    world.answer()
+    sent = len(world.sent)
+    world.run(100)
+    assert len(world.sent) == sent and world.usable() == [1, 2]
 
 
 def test_133_to_the_deletion_of_a_bid_is_as_good_as_success() -> None:
