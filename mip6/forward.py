@@ -1,7 +1,7 @@
 """What a forwarding table means: the reference of every data plane.
 
 `encapsulate` is for packets that the routes sent into the tunnel device, `decapsulate` for outer packets of an access
-link, after the kernel has put their fragments together; `path_mtu_changed` is for ICMPv6 errors about outer packets.
+link, after the kernel has put their fragments together. `mip6.errors` has what follows from ICMP errors.
 
 Hop limit (RFC 2473 §3.1): one decrement per tunnel. The kernel has made it when it forwarded a packet into the tunnel
 device, and a packet that starts on this machine is not forwarded; so nothing is decremented here. Behind the tunnel the
@@ -10,33 +10,20 @@ kernel decrements again, as any router does, where it forwards the inner packet 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address
-from typing import Protocol as Interface
 
-from mip6.events import PathMtuChanged
-from mip6.forwarding import (
-    IPV6_HEADER,
-    MINIMUM_MTU,
-    DropReason,
-    End,
-    FlowRule,
-    ForwardingTable,
-    IPAddress,
-    Node,
-    Tunnel,
-)
+from mip6.errors import Error, error_about, forwardable, largest
+from mip6.forwarding import DropReason, End, FlowRule, IPAddress, Node, Tunnel
+from mip6.lookup import Lookup
 from mip6.matching import matches
-from mip6.numbers import Icmp6Type, Protocol
+from mip6.memory import Memory
+from mip6.numbers import Protocol
 from mip6.packet import Parsed, parse
-from mip6.wire import internet_checksum, pseudo_header
 
 OUTER_HOP_LIMIT = 64  # RFC 2473 §6.3: the default of the node
-FRAGMENTS_REMEMBERED = 1024
 _FRAGMENT_HEADER = 8
 _CONGESTION_EXPERIENCED, _ECT1, _ECT0 = 3, 1, 2
-_ADDRESS_UNREACHABLE = 3  # code of destination unreachable
+_INSIDE = {6: Protocol.IPV6, 4: Protocol.IPV4}  # what the outer header calls an inner packet of that version
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +44,16 @@ class Encapsulated:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """The header of an outer packet: `protocol` 41 or 4."""
+
+    source: IPAddress
+    destination: IPAddress
+    traffic_class: int
+    protocol: int = Protocol.IPV6
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The inner packet of a tunnel packet, for the local stack."""
 
@@ -67,87 +64,22 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Discarded. `error` is the ICMPv6 error for the inner sender, to be rate limited (RFC 4443 §2.4 (f))."""
+    """Discarded. `error` is the ICMP error for the inner sender, to be rate limited (RFC 4443 §2.4 (f))."""
 
     reason: DropReason
     error: bytes | None = None
 
 
-class Lookup(Interface):
-    """The two questions that a table is asked. Among equal prefixes the lowest home address wins."""
-
-    table: ForwardingTable
-
-    def owner(self, address: IPv6Address) -> Node | None:
-        """The node that owns an inner address, by longest prefix."""
-
-    def between(self, local: IPAddress, remote: IPAddress) -> Sequence[tuple[Node, Tunnel]]:
-        """The tunnels with these ends, and whose they are."""
-
-    def is_local(self, address: IPAddress) -> bool:
-        """Whether a tunnel ends here at this address."""
-
-
-class Plain:
-    """The lookup that cannot be wrong: it goes through the whole table."""
-
-    def __init__(self, table: ForwardingTable) -> None:
-        self.table = table
-
-    def owner(self, address: IPv6Address) -> Node | None:
-        found: list[tuple[int, IPv6Address, Node]] = []
-        for node in self.table.nodes.values():
-            lengths = [prefix.prefixlen for prefix in node.prefixes if address in prefix]
-            lengths += [128] * (address == node.home_address)
-            if lengths:
-                found.append((-max(lengths), node.home_address, node))
-        return min(found, key=lambda one: one[:2])[2] if found else None
-
-    def between(self, local: IPAddress, remote: IPAddress) -> Sequence[tuple[Node, Tunnel]]:
-        return [
-            (node, tunnel)
-            for node in self.table.nodes.values()
-            for tunnel in node.tunnels
-            if (tunnel.local, tunnel.remote) == (local, remote)
-        ]
-
-    def is_local(self, address: IPAddress) -> bool:
-        if self.table.end is End.HOME_AGENT and address == self.table.address:
-            return True
-        return any(tunnel.local == address for node in self.table.nodes.values() for tunnel in node.tunnels)
-
-
-class FragmentMemory:
-    """Which rule the first fragment of a packet met, so that the others follow it (RFC 6089 §5.3.6). Bounded."""
-
-    def __init__(self) -> None:
-        self._rules: dict[tuple[IPv6Address, IPv6Address, int], FlowRule | None] = {}
-
-    def remember(self, packet: Parsed, rule: FlowRule | None) -> None:
-        if packet.fragment is not None:
-            key = (packet.source, packet.destination, packet.fragment.identification)
-            self._rules.pop(key, None)
-            if len(self._rules) >= FRAGMENTS_REMEMBERED:
-                del self._rules[next(iter(self._rules))]
-            self._rules[key] = rule
-
-    def recall(self, packet: Parsed) -> tuple[FlowRule | None] | None:
-        """The rule in a tuple, None when the first fragment was not seen."""
-        if packet.fragment is None or packet.fragment.offset == 0:
-            return None
-        key = (packet.source, packet.destination, packet.fragment.identification)
-        return (self._rules[key],) if key in self._rules else None
-
-
 def encapsulate(
-    lookup: Lookup, packet: bytes, fragments: FragmentMemory, identification: int
+    lookup: Lookup, packet: bytes, memory: Memory, identification: int, now: float
 ) -> Encapsulated | Dropped:
-    """What becomes of a packet read from the tunnel device. `identification` is for the outer fragments, if any."""
+    """What becomes of a packet read from the tunnel device at `now`, in seconds of a clock that never jumps.
+    `identification` is for the outer fragments, if any."""
     table = lookup.table
     parsed = parse(packet)
     if parsed is None:
         return Dropped(DropReason.MALFORMED)
-    if not (_forwardable(parsed.source) and _forwardable(parsed.destination)):
+    if not (forwardable(parsed.source) and forwardable(parsed.destination)):
         return Dropped(DropReason.NOT_FORWARDABLE)
     packet = packet[: parsed.length]
     uplink = table.end is End.MOBILE_NODE
@@ -155,9 +87,9 @@ def encapsulate(
     if node is None:
         if uplink:  # a mobile router's ingress check, RFC 3963 §9
             return Dropped(DropReason.SOURCE_NOT_OWNED)
-        error = _error(table.address, packet, parsed, Icmp6Type.DESTINATION_UNREACHABLE, 0, _ADDRESS_UNREACHABLE)
-        return Dropped(DropReason.NO_NODE, error)  # RFC 4443 §3.1; a node without tunnels is about to have one: silence
-    rule = _rule(node, parsed, uplink, fragments)
+        # RFC 4443 §3.1; a node without tunnels is about to have one: silence
+        return Dropped(DropReason.NO_NODE, error_about(table, packet, parsed, Error.NO_ADDRESS))
+    rule = _rule(node, parsed, uplink, memory)
     if rule is not None and rule.drop:
         return Dropped(DropReason.RULE)
     tunnels = _tunnels(node, rule)
@@ -166,41 +98,38 @@ def encapsulate(
     if any((parsed.source, parsed.destination) == (tunnel.local, tunnel.remote) for tunnel in tunnels):
         return Dropped(DropReason.LOOP)  # RFC 2473 §4.1.2
     if parsed.hop_limit == 0:
-        return Dropped(DropReason.HOP_LIMIT, _error(table.address, packet, parsed, Icmp6Type.TIME_EXCEEDED, 0))
-    smallest = min(tunnel.mtu for tunnel in tunnels)
-    if len(packet) > max(smallest, MINIMUM_MTU):  # RFC 2473 §7.1 (a)
-        mtu = max(smallest, MINIMUM_MTU)
-        return Dropped(DropReason.TOO_BIG, _error(table.address, packet, parsed, Icmp6Type.PACKET_TOO_BIG, mtu))
-    copies = (Copy(one, _outer(one, packet, parsed.traffic_class, identification)) for one in tunnels)
+        return Dropped(DropReason.HOP_LIMIT, error_about(table, packet, parsed, Error.TIME_EXCEEDED))
+    limit = largest(parsed, min(tunnel.mtu for tunnel in tunnels))
+    if len(packet) > limit:  # RFC 2473 §7.1 (a), §7.2 (a)
+        return Dropped(DropReason.TOO_BIG, error_about(table, packet, parsed, Error.TOO_BIG, limit))
+    copies = (Copy(one, _outer(one, packet, parsed, identification)) for one in tunnels)
     return Encapsulated(node, len(packet), tuple(copies))
 
 
-def decapsulate(
-    lookup: Lookup, source: IPv6Address, destination: IPv6Address, traffic_class: int, inner: bytes
-) -> Delivered | Dropped:
-    """What becomes of the payload `inner` of an outer packet with these header fields."""
-    candidates = lookup.between(destination, source)
+def decapsulate(lookup: Lookup, outer: Arrival, inner: bytes, memory: Memory, now: float) -> Delivered | Dropped:
+    """What becomes at `now` of `inner`, the payload of an outer packet."""
+    candidates = lookup.between(outer.destination, outer.source)
     if not candidates:
-        known = lookup.is_local(destination)
+        known = lookup.is_local(outer.destination)
         return Dropped(DropReason.UNKNOWN_OUTER_SOURCE if known else DropReason.UNKNOWN_OUTER_DESTINATION)
-    if inner and inner[0] >> 4 != 6:
+    if inner and _INSIDE.get(inner[0] >> 4) != outer.protocol:
         return Dropped(DropReason.INNER_PROTOCOL)
     parsed = parse(inner)
     if parsed is None:
         return Dropped(DropReason.MALFORMED)
-    if not (_forwardable(parsed.source) and _forwardable(parsed.destination)):
+    if not (forwardable(parsed.source) and forwardable(parsed.destination)):
         return Dropped(DropReason.NOT_FORWARDABLE)
     uplink = lookup.table.end is End.HOME_AGENT
     owner = lookup.owner(parsed.source if uplink else parsed.destination)
     mine = next((one for one in candidates if one[0] is owner), None)
     if mine is None:  # RFC 6275 §10.4.5, RFC 3963 §6.3
         return Dropped(DropReason.SOURCE_NOT_OWNED if uplink else DropReason.DESTINATION_NOT_OWNED)
-    ecn = decapsulated_ecn(parsed.traffic_class & 3, traffic_class & 3)
+    ecn = decapsulated_ecn(parsed.traffic_class & 3, outer.traffic_class & 3)
     if ecn is None:
         return Dropped(DropReason.ECN)
     packet = inner[: parsed.length]
     if ecn != parsed.traffic_class & 3:
-        packet = packet[:1] + bytes((packet[1] & 0xCF | ecn << 4,)) + packet[2:]
+        packet = _with_ecn(packet, ecn)
     return Delivered(*mine, packet)
 
 
@@ -213,75 +142,49 @@ def decapsulated_ecn(inner: int, outer: int) -> int | None:
     return inner
 
 
-def path_mtu_changed(lookup: Lookup, message: bytes) -> PathMtuChanged | None:
-    """The event for an ICMPv6 message, if it is a packet too big about a packet of a tunnel of the table and lowers its
-    MTU. One that names less than 1280 is discarded (RFC 8201 §4)."""
-    quoted = message[8:]
-    if len(quoted) < IPV6_HEADER or message[0] != Icmp6Type.PACKET_TOO_BIG or quoted[0] >> 4 != 6:
-        return None
-    fragment = quoted[6] == Protocol.FRAGMENT and quoted[IPV6_HEADER : IPV6_HEADER + 1] == bytes((Protocol.IPV6,))
-    if quoted[6] != Protocol.IPV6 and not fragment:
-        return None
-    mtu = int.from_bytes(message[4:8], "big")
-    local, remote = IPv6Address(quoted[8:24]), IPv6Address(quoted[24:40])
-    known = max((tunnel.mtu for _, tunnel in lookup.between(local, remote)), default=0)
-    return PathMtuChanged(local, remote, mtu) if MINIMUM_MTU <= mtu < known + IPV6_HEADER else None
-
-
-def relayed_too_big(lookup: Lookup, message: bytes) -> bytes | None:
-    """The packet too big for the inner sender that follows from one about an outer packet, when so much of the inner
-    packet is quoted that its sender is known, and it was larger than 1280 (RFC 2473 §8.1, §8.2)."""
-    changed = path_mtu_changed(lookup, message)
-    inner = message[8 + IPV6_HEADER :]
-    if changed is None or message[8 + 6] != Protocol.IPV6 or len(inner) < IPV6_HEADER:
-        return None
-    size = IPV6_HEADER + int.from_bytes(inner[4:6], "big")
-    quoted = parse(inner[:4] + (len(inner) - IPV6_HEADER).to_bytes(2, "big") + inner[6:])  # as far as it is here
-    if quoted is None or size <= MINIMUM_MTU or not _forwardable(quoted.source):
-        return None
-    inside = quoted.source if lookup.table.end is End.MOBILE_NODE else quoted.destination
-    owner = lookup.owner(inside)
-    if all(node is not owner for node, _ in lookup.between(changed.local, changed.remote)):
-        return None  # nothing that was ever sent through this tunnel
-    mtu = max(changed.mtu - IPV6_HEADER, MINIMUM_MTU)
-    return _error(lookup.table.address, inner, quoted, Icmp6Type.PACKET_TOO_BIG, mtu)
-
-
-def outer_header(tunnel: Tunnel, traffic_class: int) -> tuple[bytes, bytes]:
+def outer_header(tunnel: Tunnel, version: int, traffic_class: int) -> tuple[bytes, bytes]:
     """What stands before and behind the payload length: DSCP and ECN copied (RFC 2473 §6.4, RFC 6040 §4.1)."""
-    behind = bytes((Protocol.IPV6, OUTER_HOP_LIMIT)) + tunnel.local.packed + tunnel.remote.packed
+    behind = bytes((_INSIDE[version], OUTER_HOP_LIMIT)) + tunnel.local.packed + tunnel.remote.packed
     return (6 << 28 | traffic_class << 20).to_bytes(4, "big"), behind
 
 
-def _outer(tunnel: Tunnel, packet: bytes, traffic_class: int, identification: int) -> tuple[bytes, ...]:
-    """The outer packet, or its fragments when the inner one is larger than the tunnel MTU (RFC 2473 §7.1 (b))."""
-    before, behind = outer_header(tunnel, traffic_class)
+def _outer(tunnel: Tunnel, packet: bytes, parsed: Parsed, identification: int) -> tuple[bytes, ...]:
+    """The outer packet, or its fragments when the inner one is larger than the tunnel MTU (RFC 2473 §7.1, §7.2 (b))."""
+    before, behind = outer_header(tunnel, parsed.version, parsed.traffic_class)
     if len(packet) <= tunnel.mtu:
         return (before + len(packet).to_bytes(2, "big") + behind + packet,)
+    inside = behind[:1]
     behind = bytes((Protocol.FRAGMENT,)) + behind[1:]
     step = tunnel.mtu - _FRAGMENT_HEADER & ~7
     fragments = []
     for at in range(0, len(packet), step):
         part = packet[at : at + step]
         field = at | (at + step < len(packet))
-        header = bytes((Protocol.IPV6, 0)) + field.to_bytes(2, "big") + identification.to_bytes(4, "big")
+        header = inside + b"\0" + field.to_bytes(2, "big") + identification.to_bytes(4, "big")
         fragments.append(before + (len(part) + _FRAGMENT_HEADER).to_bytes(2, "big") + behind + header + part)
     return tuple(fragments)
 
 
-def _rule(node: Node, packet: Parsed, uplink: bool, fragments: FragmentMemory) -> FlowRule | None:
+def _with_ecn(packet: bytes, ecn: int) -> bytes:
+    if packet[0] >> 4 == 6:
+        return packet[:1] + bytes((packet[1] & 0xCF | ecn << 4,)) + packet[2:]
+    tos = packet[1] & 0xFC | ecn  # and the header checksum that follows from it (RFC 1624 §3)
+    checksum = (int.from_bytes(packet[10:12], "big") + packet[1] - tos) % 0xFFFF
+    return packet[:1] + bytes((tos,)) + packet[2:10] + checksum.to_bytes(2, "big") + packet[12:]
+
+
+def _rule(node: Node, packet: Parsed, uplink: bool, memory: Memory) -> FlowRule | None:
     """The flow rule that decides about a packet: the first active one that matches (RFC 6089 §5.3.6)."""
     if packet.protocol == Protocol.MOBILITY:
         return None  # signalling is exempt from flow rules
-    recalled = fragments.recall(packet)
+    recalled = memory.fragments.recall(packet)
     if recalled is not None:
         rule = recalled[0]
         if rule is None or any(rule is one and _active(node, one) for one in node.rules):
             return rule
     found = (one for one in node.rules if _active(node, one) and matches(one.selector, packet, uplink))
     rule = next(found, None)
-    if packet.fragment is not None and packet.fragment.offset == 0:
-        fragments.remember(packet, rule)
+    memory.fragments.remember(packet, rule)
     return rule
 
 
@@ -293,25 +196,3 @@ def _tunnels(node: Node, rule: FlowRule | None) -> tuple[Tunnel, ...]:
     """Every usable tunnel of the rule; without one, the first usable tunnel."""
     usable = tuple(tunnel for tunnel in node.tunnels if tunnel.usable)
     return usable[:1] if rule is None else tuple(tunnel for tunnel in usable if tunnel.bid in rule.bids)
-
-
-def _forwardable(address: IPv6Address) -> bool:
-    return not (address.is_link_local or address.is_multicast or address.is_loopback or address.is_unspecified)
-
-
-def _error(
-    source: IPv6Address, packet: bytes, parsed: Parsed, kind: Icmp6Type, value: int, code: int = 0
-) -> bytes | None:
-    """An ICMPv6 error with as much of the packet as fits into 1280 octets, None where none may be sent: about an
-    ICMPv6 error or redirect (RFC 4443 §2.4 (e)); one that cannot be seen to be neither counts as one."""
-    if parsed.protocol == Protocol.ICMPV6:
-        if (parsed.fragment is not None and parsed.fragment.offset) or parsed.upper >= len(packet):
-            return None
-        about = packet[parsed.upper]
-        if about < Icmp6Type.ECHO_REQUEST or about == Icmp6Type.REDIRECT:
-            return None
-    body = bytes((kind, code, 0, 0)) + value.to_bytes(4, "big") + packet[: MINIMUM_MTU - IPV6_HEADER - 8]
-    header = pseudo_header(source, parsed.source, len(body), Protocol.ICMPV6)
-    body = body[:2] + internet_checksum(header + body).to_bytes(2, "big") + body[4:]
-    start = (6 << 28).to_bytes(4, "big") + len(body).to_bytes(2, "big") + bytes((Protocol.ICMPV6, OUTER_HOP_LIMIT))
-    return start + source.packed + parsed.source.packed + body

@@ -104,7 +104,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ForwardingTable:
-    """Everything the data plane does. `address` is this agent's own address, the source of its ICMPv6 errors.
+    """Everything the data plane does. `address` is this agent's own address, the source of its ICMPv6 errors;
+    `ipv4_address`, if it has one, that of its ICMPv4 errors.
 
     A home agent encapsulates packets whose inner *destination* a node owns and accepts tunnel packets whose inner
     *source* their sender owns. A mobile node has exactly one entry, itself, and does the reverse.
@@ -114,12 +115,13 @@ class ForwardingTable:
     address: IPv6Address
     nodes: Mapping[IPv6Address, Node] = field(default_factory=lambda: MappingProxyType({}))
     eliminate_duplicates: bool = False
+    ipv4_address: IPv4Address | None = None
 
 
 class DropReason(StrEnum):
     """Why the data plane discarded a packet; the names stand in `mip6 status`."""
 
-    MALFORMED = "malformed"  # not an IPv6 packet, or cut short
+    MALFORMED = "malformed"  # not an IP packet, or cut short
     NO_NODE = "no_node"  # no mobile node owns the inner address
     NO_TUNNEL = "no_tunnel"  # the node has no usable tunnel
     RULE = "rule"  # a local drop rule matched
@@ -128,10 +130,10 @@ class DropReason(StrEnum):
     UNKNOWN_OUTER_SOURCE = "unknown_outer_source"  # outer source is no registered care-of address / not the home agent
     UNKNOWN_OUTER_DESTINATION = "unknown_outer_destination"
     NOT_FORWARDABLE = "not_forwardable"  # link-local, multicast, loopback or unspecified inner address
-    HOP_LIMIT = "hop_limit"  # used up: ICMPv6 time exceeded was answered
-    TOO_BIG = "too_big"  # larger than the tunnel MTU: ICMPv6 packet too big was answered
+    HOP_LIMIT = "hop_limit"  # used up: ICMP time exceeded was answered
+    TOO_BIG = "too_big"  # larger than the tunnel MTU: ICMPv6 packet too big, ICMPv4 fragmentation needed was answered
     ECN = "ecn"  # congestion was marked on a packet that cannot carry it (RFC 6040 §4.2)
     LOOP = "loop"  # a tunnel packet to the tunnel's own far end (RFC 2473 §4.1.2)
-    INNER_PROTOCOL = "inner_protocol"  # what is inside is neither IPv6 nor IPv4
+    INNER_PROTOCOL = "inner_protocol"  # what is inside is neither IPv6 nor IPv4, or not what the outer header says
     DUPLICATE = "duplicate"  # an equal packet came over another tunnel before
     SEND_FAILED = "send_failed"  # the kernel refused the packet

@@ -9,6 +9,7 @@ class Protocol(IntEnum):
     """Next Header values (IANA protocol numbers)."""
 
     HOP_BY_HOP = 0
+    ICMP = 1
     IPV4 = 4
     TCP = 6
     UDP = 17
@@ -306,6 +307,18 @@ class FlowAction(IntEnum):
     REFRESH = 14
     MOVE = 15
     REVOKE = 16
+
+
+class IcmpType(IntEnum):
+    """ICMP types of IPv4 (RFC 792)."""
+
+    ECHO_REPLY = 0
+    DESTINATION_UNREACHABLE = 3
+    SOURCE_QUENCH = 4
+    REDIRECT = 5
+    ECHO_REQUEST = 8
+    TIME_EXCEEDED = 11
+    PARAMETER_PROBLEM = 12
 
 
 class Icmp6Type(IntEnum):

@@ -1,20 +1,23 @@
-"""An inner packet taken apart as far as classification needs it. Total: anything malformed is None."""
+"""An inner packet taken apart as far as classification needs it. Total: anything malformed is None.
+
+The header checksum of IPv4 is not looked at: the kernel that receives the packet in the end does.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
+from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, IPAddress
 from mip6.numbers import Protocol
 
-IPV6_HEADER = 40
 PORT_PROTOCOLS = frozenset((Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.DCCP))
 _OPTION_HEADERS = frozenset((Protocol.HOP_BY_HOP, Protocol.DESTINATION_OPTIONS, Protocol.ROUTING))
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """What a fragment header says (RFC 8200 §4.5); `offset` in octets."""
+    """What a fragment header (RFC 8200 §4.5) or the IPv4 header (RFC 791 §3.1) says; `offset` in octets."""
 
     identification: int
     offset: int
@@ -23,14 +26,17 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """One IPv6 packet. `protocol` is the upper-layer protocol behind the extension headers; `upper` is where it starts.
+    """One IP packet of either version. `protocol` is the upper-layer protocol, behind the extension headers of IPv6 or
+    as the IPv4 header names it; `upper` is where it starts.
 
-    `ports` are source and destination port, `spi` that of ESP or of the first AH; None where the packet has none, also
-    because it is cut short or because the first fragment has it.
+    `traffic_class` is the TOS octet of IPv4, `hop_limit` its time to live, `flow_label` 0. `ports` are source and
+    destination port, `spi` that of ESP or of the first AH; None where the packet has none, also because it is cut short
+    or because the first fragment has it. `dont_fragment`: nobody on the way may; never in IPv6.
     """
 
-    source: IPv6Address
-    destination: IPv6Address
+    version: int
+    source: IPAddress
+    destination: IPAddress
     traffic_class: int
     flow_label: int
     hop_limit: int
@@ -40,11 +46,19 @@ class Parsed:
     ports: tuple[int, int] | None = None
     spi: int | None = None
     fragment: Fragment | None = None
+    dont_fragment: bool = True
 
 
 def parse(packet: bytes) -> Parsed | None:
-    """None when this is no IPv6 packet or its payload is cut short. Octets behind the payload length are left out."""
-    if len(packet) < IPV6_HEADER or packet[0] >> 4 != 6:
+    """None when this is no IP packet or its payload is cut short. What stands behind the packet's end is left out."""
+    version = packet[0] >> 4 if packet else 0
+    if version == 6:
+        return _parse6(packet)
+    return _parse4(packet) if version == 4 else None
+
+
+def _parse6(packet: bytes) -> Parsed | None:
+    if len(packet) < IPV6_HEADER:
         return None
     end = IPV6_HEADER + int.from_bytes(packet[4:6], "big")
     if end > len(packet):
@@ -77,6 +91,7 @@ def parse(packet: bytes) -> Parsed | None:
         elif protocol == Protocol.ESP and spi is None:
             spi = first
     return Parsed(
+        version=6,
         source=IPv6Address(packet[8:24]),
         destination=IPv6Address(packet[24:40]),
         traffic_class=word >> 20 & 0xFF,
@@ -88,4 +103,39 @@ def parse(packet: bytes) -> Parsed | None:
         ports=ports,
         spi=spi,
         fragment=fragment,
+    )
+
+
+def _parse4(packet: bytes) -> Parsed | None:
+    if len(packet) < IPV4_HEADER:
+        return None
+    upper, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+    if not IPV4_HEADER <= upper <= end <= len(packet):
+        return None
+    field, protocol = int.from_bytes(packet[6:8], "big"), packet[9]
+    offset, more = (field & 0x1FFF) * 8, bool(field & 0x2000)
+    ports: tuple[int, int] | None = None
+    spi: int | None = None
+    if not offset and upper + 4 <= end:
+        first = int.from_bytes(packet[upper : upper + 4], "big")
+        if protocol in PORT_PROTOCOLS:
+            ports = (first >> 16, first & 0xFFFF)
+        elif protocol == Protocol.ESP:
+            spi = first
+        elif protocol == Protocol.AH and upper + 8 <= end:
+            spi = int.from_bytes(packet[upper + 4 : upper + 8], "big")
+    return Parsed(
+        version=4,
+        source=IPv4Address(packet[12:16]),
+        destination=IPv4Address(packet[16:20]),
+        traffic_class=packet[1],
+        flow_label=0,
+        hop_limit=packet[8],
+        length=end,
+        protocol=protocol,
+        upper=upper,
+        ports=ports,
+        spi=spi,
+        fragment=Fragment(int.from_bytes(packet[4:6], "big"), offset, more) if offset or more else None,
+        dont_fragment=bool(field & 0x4000),
     )

@@ -1,4 +1,4 @@
-"""A forwarding table behind hash tables: `forward.Lookup` for 10,000 nodes. Only what differs is indexed anew."""
+"""A forwarding table behind hash tables: `lookup.Lookup` for 10,000 nodes. Only what differs is indexed anew."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mip6.forwarding import End, ForwardingTable, IPAddress, Node, Tunnel
 
 
 class Index:
-    """Answers as `forward.Plain` does."""
+    """Answers as `lookup.Plain` does."""
 
     def __init__(self, end: End, address: IPv6Address) -> None:
         self.table = ForwardingTable(end, address)
         self._nodes: dict[IPv6Address, Node] = {}
-        # by prefix length, longest first; then by prefix; the nodes that have it with the lowest home address first
-        self._owners: dict[int, dict[int, list[tuple[IPv6Address, Node]]]] = {}
+        # by IP version; by prefix length, longest first; by prefix: the nodes that have it, lowest home address first
+        self._owners: dict[int, dict[int, dict[int, list[tuple[IPv6Address, Node]]]]] = {4: {}, 6: {}}
         self._tunnels: dict[tuple[IPAddress, IPAddress], list[tuple[Node, Tunnel]]] = {}
         self._locals: dict[tuple[IPAddress, str | None], int] = {}  # how many tunnels leave by it
 
@@ -32,17 +32,17 @@ class Index:
             if old.get(home) is not node:
                 self._add(node)
         self._nodes, self.table = new, table
-        self._owners = dict(sorted(self._owners.items(), reverse=True))
+        self._owners = {version: dict(sorted(one.items(), reverse=True)) for version, one in self._owners.items()}
         return gone
 
     def senders(self) -> set[tuple[IPAddress, str | None]]:
         """The pairs of local address and device that tunnels leave by."""
         return set(self._locals)
 
-    def owner(self, address: IPv6Address) -> Node | None:
-        number = int(address)
-        for length, owners in self._owners.items():
-            found = owners.get(number >> 128 - length)
+    def owner(self, address: IPAddress) -> Node | None:
+        number, bits = int(address), address.max_prefixlen
+        for length, owners in self._owners[address.version].items():
+            found = owners.get(number >> bits - length)
             if found:
                 return found[0][1]
         return None
@@ -55,13 +55,17 @@ class Index:
             return True
         return any(local == address for local, _ in self._locals)
 
-    def _prefixes(self, node: Node) -> set[tuple[int, int]]:
-        found = {(p.prefixlen, int(p.network_address) >> 128 - p.prefixlen) for p in node.prefixes}
-        return found | {(128, int(node.home_address))}
+    def _prefixes(self, node: Node) -> set[tuple[int, int, int]]:
+        """IP version, length and that many bits of each."""
+        found = {
+            (one.version, one.prefixlen, int(one.network_address) >> one.max_prefixlen - one.prefixlen)
+            for one in node.prefixes
+        }
+        return found | {(6, 128, int(node.home_address))}
 
     def _add(self, node: Node) -> None:
-        for length, prefix in self._prefixes(node):
-            owners = self._owners.setdefault(length, {}).setdefault(prefix, [])
+        for version, length, prefix in self._prefixes(node):
+            owners = self._owners[version].setdefault(length, {}).setdefault(prefix, [])
             insort(owners, (node.home_address, node), key=itemgetter(0))
         for tunnel in node.tunnels:
             self._tunnels.setdefault((tunnel.local, tunnel.remote), []).append((node, tunnel))
@@ -69,8 +73,8 @@ class Index:
             self._locals[key] = self._locals.get(key, 0) + 1
 
     def _remove(self, node: Node) -> None:
-        for length, prefix in self._prefixes(node):
-            owners = self._owners[length]
+        for version, length, prefix in self._prefixes(node):
+            owners = self._owners[version][length]
             owners[prefix] = [one for one in owners[prefix] if one[1] is not node]
             if not owners[prefix]:
                 del owners[prefix]

@@ -10,19 +10,33 @@ from __future__ import annotations
 
 import struct
 
+from mip6.forwarding import IPV4_HEADER, IPV6_HEADER
 from mip6.numbers import Protocol
 
-IPV6_HEADER = 40
 CHECKSUM_AT: dict[int, int] = {Protocol.TCP: 16, Protocol.UDP: 6}  # in the upper-layer header
 _HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 VIRTIO_HEADER = _HEADER.size
 NOTHING = bytes(VIRTIO_HEADER)  # for a packet that needs nothing
-_NEEDS_CHECKSUM, _TCP6 = 1, 4
+_NEEDS_CHECKSUM, _TCP4, _TCP6 = 1, 1, 4
 
 
-def pseudo_sum(header: bytes) -> int:
-    """The part of the pseudo header's sum that is the same for all packets of a flow; `header` is the IPv6 header."""
-    return int.from_bytes(header[8:40], "big") + header[6] - IPV6_HEADER
+def header_length(packet: bytes) -> int:
+    """Of the IP header."""
+    return IPV6_HEADER if packet[0] >> 4 == 6 else (packet[0] & 15) * 4
+
+
+def upper_protocol(packet: bytes) -> int:
+    """What stands behind the IP header: an upper-layer or an extension header; in IPv4, fragments count as such."""
+    if packet[0] >> 4 == 6:
+        return packet[6]
+    return packet[9] if not (packet[6] & 0x3F or packet[7]) else Protocol.FRAGMENT
+
+
+def pseudo_sum(packet: bytes) -> int:
+    """The part of the pseudo header's sum that is the same for all packets of a flow."""
+    if packet[0] >> 4 == 6:
+        return int.from_bytes(packet[8:40], "big") + packet[6] - IPV6_HEADER
+    return int.from_bytes(packet[12:20], "big") + packet[9] - header_length(packet)
 
 
 def is_unfinished(checksum: int, flow_sum: int, size: int) -> bool:
@@ -34,14 +48,18 @@ def is_unfinished(checksum: int, flow_sum: int, size: int) -> bool:
 
 
 def virtio_header(packet: bytes, mtu: int) -> bytes:
-    """What to write in front of `packet`. TCP that is larger than the tunnel device's `mtu` is cut to it."""
-    offset = CHECKSUM_AT.get(packet[6])
-    if offset is None or len(packet) < IPV6_HEADER + offset + 2:
+    """What to write in front of a whole IP packet. TCP that is larger than the tunnel device's `mtu` is cut to it."""
+    if len(packet) < IPV4_HEADER:
         return NOTHING
-    at = IPV6_HEADER + offset
+    start, protocol = header_length(packet), upper_protocol(packet)
+    offset = CHECKSUM_AT.get(protocol)
+    if offset is None or len(packet) < start + offset + 2:
+        return NOTHING
+    at = start + offset
     if not is_unfinished(packet[at] << 8 | packet[at + 1], pseudo_sum(packet), len(packet)):
         return NOTHING
-    if packet[6] != Protocol.TCP or len(packet) <= mtu:
-        return _HEADER.pack(_NEEDS_CHECKSUM, 0, 0, 0, IPV6_HEADER, offset)
-    headers = IPV6_HEADER + (packet[52] >> 4) * 4
-    return _HEADER.pack(_NEEDS_CHECKSUM, _TCP6, headers, mtu - headers, IPV6_HEADER, offset)
+    if protocol != Protocol.TCP or len(packet) <= mtu:
+        return _HEADER.pack(_NEEDS_CHECKSUM, 0, 0, 0, start, offset)
+    headers = start + (packet[start + 12] >> 4) * 4
+    kind = _TCP6 if packet[0] >> 4 == 6 else _TCP4
+    return _HEADER.pack(_NEEDS_CHECKSUM, kind, headers, mtu - headers, start, offset)

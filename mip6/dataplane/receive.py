@@ -1,8 +1,8 @@
-"""Tunnel packets from the kernel, many with one system call: a raw socket for protocol 41 and recvmmsg(2).
+"""Tunnel packets from the kernel, many with one system call: raw sockets for protocols 41 and 4, and recvmmsg(2).
 
 The kernel has put fragments together and taken the outer header away; what a data plane needs of that comes beside the
-inner packet: the source as the socket address, destination and traffic class as control messages. While the socket is
-open the kernel does not answer tunnel packets with Parameter Problem.
+inner packet: the source as the socket address, destination and traffic class as control messages. While a socket is
+open the kernel does not answer tunnel packets of its protocol with Parameter Problem.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+from typing import NamedTuple
 
 from mip6.dataplane.offload import VIRTIO_HEADER
 from mip6.numbers import Protocol
@@ -47,16 +48,40 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
+class Places(NamedTuple):
+    """Where things stand in a buffer that holds an inner packet of one IP version behind a virtio_net_hdr."""
+
+    protocol: slice  # in IPv4 together with what says that the packet is no fragment
+    addresses: slice
+    length: int
+    length_base: int  # octets that the length does not count
+
+
+_PLACES = {
+    Protocol.IPV6: Places(
+        slice(VIRTIO_HEADER + 6, VIRTIO_HEADER + 7), slice(VIRTIO_HEADER + 8, VIRTIO_HEADER + 40), VIRTIO_HEADER + 4, 40
+    ),
+    Protocol.IPV4: Places(
+        slice(VIRTIO_HEADER + 6, VIRTIO_HEADER + 10),
+        slice(VIRTIO_HEADER + 12, VIRTIO_HEADER + 20),
+        VIRTIO_HEADER + 2,
+        0,
+    ),
+}
+
+
 class TunnelReceiver:
-    """The socket and its buffers. Packet number i of a batch is in `packets[i]` behind a
-    virtio_net_hdr that is always `offload.NOTHING`, so that both can be written to the tunnel device as they stand.
+    """One socket and its buffers, for inner packets of one IP version. Packet number i of a batch is in `packets[i]`
+    behind a virtio_net_hdr that is always `offload.NOTHING`, so that both can be written to the tunnel device as they
+    stand.
 
     `sources[i]` are the 16 octets of its outer source, `controls[i]` its control messages as the kernel wrote them.
     """
 
-    def __init__(self, buffer: int) -> None:
-        """`buffer`: octets that may wait in the kernel."""
-        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, Protocol.IPV6)
+    def __init__(self, inside: Protocol, buffer: int) -> None:
+        """`inside`: IPV6 or IPV4; `buffer`: octets that may wait in the kernel."""
+        self.inside, self.places = inside, _PLACES[inside]
+        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, inside)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
         self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)

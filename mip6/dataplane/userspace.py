@@ -16,19 +16,21 @@ from ipaddress import IPv6Address
 
 from mip6.dataplane.index import Index
 from mip6.dataplane.interface import Counters, OnPathMtu, TunnelCounters
-from mip6.dataplane.offload import CHECKSUM_AT, VIRTIO_HEADER, is_unfinished, pseudo_sum, virtio_header
-from mip6.dataplane.receive import TunnelReceiver, outer_fields
-from mip6.events import PathMtuChanged
-from mip6.forward import (
-    Dropped,
-    FragmentMemory,
-    decapsulate,
-    encapsulate,
-    outer_header,
-    path_mtu_changed,
-    relayed_too_big,
+from mip6.dataplane.offload import (
+    CHECKSUM_AT,
+    VIRTIO_HEADER,
+    header_length,
+    is_unfinished,
+    pseudo_sum,
+    upper_protocol,
+    virtio_header,
 )
-from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, IPAddress, Tunnel
+from mip6.dataplane.receive import TunnelReceiver, outer_fields
+from mip6.errors import path_mtu_changed, relayed_too_big
+from mip6.events import PathMtuChanged
+from mip6.forward import Arrival, Dropped, decapsulate, encapsulate, outer_header
+from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, IPAddress, Tunnel
+from mip6.memory import Memory
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.packet import PORT_PROTOCOLS
 from mip6.ratelimit import RateLimit
@@ -39,9 +41,9 @@ BATCH = 64  # packets per wake-up of the loop, so that signalling is not starved
 FLOWS = 65536  # flows remembered
 ANSWERS_PER_SECOND = 100  # ICMPv6 errors (RFC 4443 §2.4 (f))
 BUFFER = 4 << 20
-_ORDINARY = PORT_PROTOCOLS | {Protocol.ESP}  # what a flow rule can look at is in the first 44 octets
-_MINIMUM_ORDINARY = 44
-_MINIMUM_ARRIVAL = 60  # a TCP header fits
+_ORDINARY = PORT_PROTOCOLS | {Protocol.ESP}  # what a flow rule can look at is in the first 4 octets behind the header
+_PORTS, _TCP_HEADER = 4, 20
+_PLAIN_IPV4 = 0x45  # the first octet of an IPv4 packet without options
 _ICMP6_FILTER = 1
 _IPV6_MTU = 24
 _SO_SNDBUFFORCE = 32
@@ -52,13 +54,16 @@ class _Way:
 
     __slots__ = ("address", "counters", "head", "socket", "tail", "tunnel")
 
-    def __init__(self, tunnel: Tunnel, traffic_class: int, sock: socket.socket, counters: TunnelCounters) -> None:
+    def __init__(self, tunnel: Tunnel, packet: bytes, sock: socket.socket, counters: TunnelCounters) -> None:
         self.tunnel, self.socket, self.counters = tunnel, sock, counters
-        self.head, self.tail = outer_header(tunnel, traffic_class)
+        version, traffic_class = packet[0] >> 4, packet[1]
+        if version == 6:
+            traffic_class = (packet[0] & 15) << 4 | packet[1] >> 4
+        self.head, self.tail = outer_header(tunnel, version, traffic_class)
         self.address = (str(tunnel.remote), 0)
 
 
-class _Arrival:
+class _Known:
     """What is known of a flow that arrives: its tunnel's counters, the octets that its packets are to start with, and
     how to see that a checksum is not finished."""
 
@@ -66,11 +71,26 @@ class _Arrival:
 
     def __init__(self, counters: TunnelCounters, packet: bytes) -> None:
         self.counters, self.head = counters, packet[:2]
-        self.checksum_at = VIRTIO_HEADER + IPV6_HEADER + CHECKSUM_AT.get(packet[6], -IPV6_HEADER)
+        start = header_length(packet)
+        self.checksum_at = VIRTIO_HEADER + start + CHECKSUM_AT.get(upper_protocol(packet), -start)
         self.flow_sum = pseudo_sum(packet)
 
 
 _UNKNOWN: tuple[int, tuple[_Way, ...]] = (-1, ())
+_IPV4_ORDINARY = IPV4_HEADER + _PORTS
+
+
+def _flow4(data: bytes) -> bytes:
+    """What a decision about an IPv4 packet without options depends on, but for its length and time to live."""
+    return data[:2] + data[6:8] + data[9:10] + data[12:24]
+
+
+def _is_ordinary(data: bytes, behind: int) -> bool:
+    """Whether what is decided about a packet holds for its flow: a header that has `behind` octets of an upper layer
+    directly behind it, with the rest of what a flow rule can look at."""
+    if data[0] >> 4 == 6:
+        return len(data) >= IPV6_HEADER + behind and data[6] in _ORDINARY
+    return data[0] == _PLAIN_IPV4 and len(data) >= IPV4_HEADER + behind and upper_protocol(data) in _ORDINARY
 
 
 class UserspaceDataPlane:
@@ -84,9 +104,9 @@ class UserspaceDataPlane:
         self._tunnels: dict[tuple[IPv6Address, int], TunnelCounters] = {}
         self._drops: dict[DropReason, int] = {}
         self._flows: dict[bytes, tuple[int, tuple[_Way, ...]]] = {}  # the smallest MTU among the ways, and they
-        self._arrivals: dict[bytes, _Arrival] = {}
+        self._arrivals: dict[bytes, _Known] = {}
         self._senders: dict[tuple[IPAddress, str | None], socket.socket] = {}
-        self._memory = FragmentMemory()
+        self._memory = Memory()
         self._answers = RateLimit(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
         self._identification = int.from_bytes(os.urandom(4), "big")
         self._complained: set[tuple[IPAddress, int]] = set()
@@ -96,22 +116,24 @@ class UserspaceDataPlane:
     def start(self) -> None:
         """Open the sockets and read; OSError says what is not allowed."""
         self._loop = asyncio.get_running_loop()
-        self._receiver = TunnelReceiver(BUFFER)
+        self._receivers = [TunnelReceiver(inside, BUFFER) for inside in (Protocol.IPV6, Protocol.IPV4)]
         self._errors = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
         block = bytearray(b"\xff" * 32)  # a set bit blocks that type; words are in host order
         word = struct.unpack_from("=I", block)[0] & ~(1 << Icmp6Type.PACKET_TOO_BIG)
         struct.pack_into("=I", block, 0, word)
         self._errors.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, bytes(block))
         self._loop.add_reader(self._tun.fd, self._read_tun)
-        self._loop.add_reader(self._receiver, self._read_tunnels)
+        for receiver in self._receivers:
+            self._loop.add_reader(receiver, self._read_tunnels, receiver)
         self._loop.add_reader(self._errors, self._read_errors)
 
     def stop(self, *, remove: bool) -> None:
         """Close everything; with `remove` the device disappears."""
         self._loop.remove_reader(self._tun.fd)
-        for sock in (self._receiver, self._errors):
-            self._loop.remove_reader(sock)
-            sock.close()
+        readers: list[TunnelReceiver | socket.socket] = [*self._receivers, self._errors]
+        for reader in readers:
+            self._loop.remove_reader(reader)
+            reader.close()
         for sock in self._senders.values():
             sock.close()
         self._senders.clear()
@@ -152,7 +174,7 @@ class UserspaceDataPlane:
             size = len(data)
             mtu, ways = flows.get(data[:4] + data[6:7] + data[8:44], _UNKNOWN)
             if size > mtu or not data[7] or size != IPV6_HEADER + (data[4] << 8 | data[5]):
-                self._classify(data)
+                self._other(data)
                 continue
             length = size.to_bytes(2, "big")
             for way in ways:
@@ -164,10 +186,29 @@ class UserspaceDataPlane:
                     way.counters.packets_out += 1
                     way.counters.bytes_out += size
 
+    def _other(self, data: bytes) -> None:
+        """A packet whose flow is not known; or IPv4, which is looked up here."""
+        size = len(data)
+        if size < _IPV4_ORDINARY or data[0] != _PLAIN_IPV4:
+            self._classify(data)
+            return
+        mtu, ways = self._flows.get(_flow4(data), _UNKNOWN)
+        if size > mtu or not data[8] or size != data[2] << 8 | data[3]:
+            self._classify(data)
+            return
+        for way in ways:
+            try:
+                way.socket.sendto(b"".join((way.head, data[2:4], way.tail, data)), way.address)
+            except OSError as error:
+                self._send_failed(way.tunnel, error)
+            else:
+                way.counters.packets_out += 1
+                way.counters.bytes_out += size
+
     def _classify(self, data: bytes) -> None:
         """The reference decides; an ordinary decision is remembered for its flow."""
         self._identification = self._identification + 1 & 0xFFFFFFFF
-        verdict = encapsulate(self._index, data, self._memory, self._identification)
+        verdict = encapsulate(self._index, data, self._memory, self._identification, self._loop.time())
         if isinstance(verdict, Dropped):
             self._dropped(verdict)
             return
@@ -184,11 +225,12 @@ class UserspaceDataPlane:
             counters = self._count(verdict.node.home_address, tunnel.bid)
             counters.packets_out += 1
             counters.bytes_out += verdict.size
-            ways.append(_Way(tunnel, (data[0] & 15) << 4 | data[1] >> 4, sock, counters))
-        if len(ways) == len(verdict.copies) and data[6] in _ORDINARY and len(data) >= _MINIMUM_ORDINARY:
+            ways.append(_Way(tunnel, data, sock, counters))
+        if len(ways) == len(verdict.copies) and _is_ordinary(data, _PORTS):
             if len(self._flows) >= FLOWS:
                 self._flows.clear()
-            self._flows[data[:4] + data[6:7] + data[8:44]] = min(way.tunnel.mtu for way in ways), tuple(ways)
+            key = _flow4(data) if data[0] == _PLAIN_IPV4 else data[:4] + data[6:7] + data[8:44]
+            self._flows[key] = min(way.tunnel.mtu for way in ways), tuple(ways)
 
     def _count(self, home_address: IPv6Address, bid: int) -> TunnelCounters:
         return self._tunnels.setdefault((home_address, bid), TunnelCounters())
@@ -253,20 +295,22 @@ class UserspaceDataPlane:
 
     # --- from tunnels to the device ---------------------------------------------------------------------------------
 
-    def _read_tunnels(self) -> None:
-        receiver, arrivals, write, fd = self._receiver, self._arrivals, os.write, self._tun.fd
-        packets, sources, controls, join = receiver.packets, receiver.sources, receiver.controls, b"".join
+    def _read_tunnels(self, receiver: TunnelReceiver) -> None:
+        arrivals, write, fd, join = self._arrivals, os.write, self._tun.fd, b"".join
+        packets, sources, controls = receiver.packets, receiver.sources, receiver.controls
+        protocol, addresses, length, base = receiver.places
+        first, low = slice(VIRTIO_HEADER, VIRTIO_HEADER + 2), length + 1
         for i, size in enumerate(receiver.receive()):
             view = packets[i]
-            known = arrivals.get(join((sources[i], controls[i], view[10:12], view[16:17], view[18:50])))
-            if known is None or size != IPV6_HEADER + (view[14] << 8 | view[15]):
-                self._arrived(i, size)
+            known = arrivals.get(join((sources[i], controls[i], view[first], view[protocol], view[addresses])))
+            if known is None or size != base + (view[length] << 8 | view[low]):
+                self._arrived(receiver, i, size)
                 continue
             at = known.checksum_at
             if at > VIRTIO_HEADER and is_unfinished(view[at] << 8 | view[at + 1], known.flow_sum, size):
-                self._arrived(i, size)
+                self._arrived(receiver, i, size)
                 continue
-            view[10:12] = known.head
+            view[first] = known.head
             try:
                 write(fd, view[: VIRTIO_HEADER + size])
             except OSError as error:
@@ -275,12 +319,14 @@ class UserspaceDataPlane:
                 known.counters.packets_in += 1
                 known.counters.bytes_in += size
 
-    def _arrived(self, i: int, size: int) -> None:
+    def _arrived(self, receiver: TunnelReceiver, i: int, size: int) -> None:
         """The reference decides about packet `i` of the batch; an ordinary decision is remembered for its flow."""
-        data = bytes(self._receiver.packets[i][VIRTIO_HEADER : VIRTIO_HEADER + size])
-        source, control = bytes(self._receiver.sources[i]), bytes(self._receiver.controls[i])
+        view = receiver.packets[i]
+        data = bytes(view[VIRTIO_HEADER : VIRTIO_HEADER + size])
+        source, control = bytes(receiver.sources[i]), bytes(receiver.controls[i])
         destination, traffic_class = outer_fields(control)
-        verdict = decapsulate(self._index, IPv6Address(source), IPv6Address(destination), traffic_class, data)
+        outer = Arrival(IPv6Address(source), IPv6Address(destination), traffic_class, receiver.inside)
+        verdict = decapsulate(self._index, outer, data, self._memory, self._loop.time())
         if isinstance(verdict, Dropped):
             self._dropped(verdict)
             return
@@ -289,11 +335,15 @@ class UserspaceDataPlane:
             return
         counters.packets_in += 1
         counters.bytes_in += len(verdict.packet)
-        if size >= _MINIMUM_ARRIVAL and data[6] in _ORDINARY:  # nothing behind the header was looked at
-            if len(self._arrivals) >= FLOWS:
-                self._arrivals.clear()
-            key = source + control + data[:2] + data[6:7] + data[8:40]
-            self._arrivals[key] = _Arrival(counters, verdict.packet)
+        if not _is_ordinary(data, _TCP_HEADER):  # nothing behind the IP header was looked at
+            return
+        if data[0] == _PLAIN_IPV4 and data[:2] != verdict.packet[:2]:  # with a new header checksum in each packet
+            return
+        if len(self._arrivals) >= FLOWS:
+            self._arrivals.clear()
+        protocol, addresses, *_ = receiver.places
+        key = source + control + data[:2] + bytes(view[protocol]) + bytes(view[addresses])
+        self._arrivals[key] = _Known(counters, verdict.packet)
 
     def _write(self, packet: bytes) -> bool:
         """Write one packet to the device; whether the kernel took it."""

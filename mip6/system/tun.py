@@ -42,6 +42,10 @@ class Tun:
                 fcntl.ioctl(self.fd, _TUNSETPERSIST, 1)
                 # no link-local address, so no multicast of the kernel's own that every tunnel would have to refuse
                 Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
+                # packets with any inner source come out of it, which the data plane has checked, and the agent's own
+                # ICMP errors: neither is a martian
+                Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("2")
+                Path(f"/proc/sys/net/ipv4/conf/{name}/accept_local").write_text("1")
                 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
                     fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), mtu))
                     fcntl.ioctl(control, _SIOCSIFTXQLEN, struct.pack("16si20x", name.encode(), _QUEUE))

@@ -11,8 +11,10 @@ import pytest
 
 from mip6.dataplane.index import Index
 from mip6.dataplane.userspace import UserspaceDataPlane
-from mip6.forward import Delivered, Dropped, Encapsulated, FragmentMemory, Lookup, Plain, decapsulate, encapsulate
+from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
 from mip6.forwarding import DropReason, ForwardingTable
+from mip6.lookup import Lookup, Plain
+from mip6.memory import Memory
 from mip6.system.tun import Tun
 from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
 from tests.dataplane.conformance_node import NODE_DECAPSULATE, NODE_ENCAPSULATE
@@ -20,6 +22,7 @@ from tests.dataplane.test_reference import AGENT, CELL, WLAN
 from tests.dataplane.test_tunnel import far, ip, until
 
 __all__ = ["far"]
+ETH_P_ALL = 3
 
 
 def indexed(table: ForwardingTable) -> Index:
@@ -32,7 +35,7 @@ def indexed(table: ForwardingTable) -> Index:
 @pytest.mark.parametrize("case", [*ENCAPSULATE, *NODE_ENCAPSULATE], ids=lambda case: case.name)
 def test_encapsulate(case: Out, lookup: type[Plain]) -> None:
     held: Lookup = lookup(case.table)
-    verdict = encapsulate(held, case.packet, FragmentMemory(), 0)
+    verdict = encapsulate(held, case.packet, Memory(), 0, 0)
     if isinstance(verdict, Encapsulated):
         assert [(copy.tunnel.bid, packet) for copy in verdict.copies for packet in copy.packets] == list(case.sent)
     else:
@@ -43,7 +46,8 @@ def test_encapsulate(case: Out, lookup: type[Plain]) -> None:
 @pytest.mark.parametrize("case", [*DECAPSULATE, *NODE_DECAPSULATE], ids=lambda case: case.name)
 def test_decapsulate(case: In, lookup: type[Plain]) -> None:
     held: Lookup = lookup(case.table)
-    verdict = decapsulate(held, case.source, case.destination, case.traffic_class, case.packet)
+    outer = Arrival(case.source, case.destination, case.traffic_class, case.protocol)
+    verdict = decapsulate(held, outer, case.packet, Memory(), 0)
     if isinstance(verdict, Delivered):
         assert verdict.packet == case.delivered
     else:
@@ -79,17 +83,12 @@ def every_case(far: socket.socket, outgoing: Sequence[Out], incoming: Sequence[I
         plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
         plane.start()
         ip("link", "set", "eth0", "mtu", "1600")
-        ip("-6", "route", "add", "default", "dev", "mip0")
-        with (
-            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw,
-            socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(0x86DD)) as device,
-        ):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mip0")
-            device.bind(("mip0", 0x86DD))
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0) as device:
+            device.bind(("mip0", ETH_P_ALL))
             for case in outgoing:
                 plane.set_table(case.table)
                 for time in ("first", "second"):
-                    await _out(plane, raw, far, case, time)
+                    await _out(plane, device, far, case, time)
             received(device)  # the ICMPv6 errors of the cases before
             for arrival in incoming:
                 plane.set_table(arrival.table)
@@ -98,6 +97,11 @@ def every_case(far: socket.socket, outgoing: Sequence[Out], incoming: Sequence[I
         plane.stop(remove=True)
 
     asyncio.run(story())
+
+
+def inject(device: socket.socket, packet: bytes) -> None:
+    """Give a packet to mip0, as a route to it would."""
+    device.sendto(packet, ("mip0", 0x0800 if packet[0] >> 4 == 4 else 0x86DD))
 
 
 def received(sock: socket.socket) -> list[bytes]:
@@ -116,13 +120,13 @@ def _drops(plane: UserspaceDataPlane, reason: DropReason | None) -> int:
     return plane.counters().drops.get(reason, 0) if reason is not None else 0
 
 
-async def _out(plane: UserspaceDataPlane, raw: socket.socket, far: socket.socket, case: Out, time: str) -> None:
+async def _out(plane: UserspaceDataPlane, device: socket.socket, far: socket.socket, case: Out, time: str) -> None:
     before = _drops(plane, case.drop)
     seen: list[bytes] = []
-    raw.sendto(case.packet, (socket.inet_ntop(socket.AF_INET6, case.packet[24:40]), 0))
+    inject(device, case.packet)
 
     def complete() -> bool:
-        seen.extend(one for one in received(far) if one[6] in (41, 44))
+        seen.extend(one for one in received(far) if one[6] in (41, 4, 44))
         return len(seen) == len(case.sent) and _drops(plane, case.drop) == before + (case.drop is not None)
 
     try:
@@ -134,7 +138,8 @@ async def _out(plane: UserspaceDataPlane, raw: socket.socket, far: socket.socket
 
 async def _in(plane: UserspaceDataPlane, far: socket.socket, device: socket.socket, case: In, time: str) -> None:
     before = _drops(plane, case.drop)
-    header = (6 << 28 | case.traffic_class << 20).to_bytes(4, "big") + len(case.packet).to_bytes(2, "big") + b"\x29\x40"
+    header = (6 << 28 | case.traffic_class << 20).to_bytes(4, "big") + len(case.packet).to_bytes(2, "big")
+    header += bytes((case.protocol, 64))
     outer = header + case.source.packed + case.destination.packed + case.packet
     seen: list[bytes] = []
     far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))

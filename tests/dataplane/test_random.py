@@ -10,21 +10,25 @@ import asyncio
 import itertools
 import socket
 from collections import Counter
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mip6.dataplane import userspace
 from mip6.dataplane.userspace import UserspaceDataPlane
-from mip6.forward import Delivered, Dropped, Encapsulated, FragmentMemory, Plain, decapsulate, encapsulate
-from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Node, Tunnel
+from mip6.errors import ipv4_header
+from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
+from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.lookup import Plain
+from mip6.memory import Memory
 from mip6.numbers import Protocol
-from mip6.selectors import IPv6Selector
+from mip6.selectors import IPv4Selector, IPv6Selector
 from mip6.system.tun import Tun
-from tests.dataplane.test_conformance import received
-from tests.dataplane.test_reference import AGENT, CELL, HOME, PEER, WLAN
+from tests.dataplane.test_conformance import ETH_P_ALL, inject, received
+from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER, PEER4, WLAN
 from tests.dataplane.test_tunnel import far, ip, until
 
 __all__ = ["far"]
@@ -33,9 +37,12 @@ pytestmark = pytest.mark.netns
 EXAMPLES = 100
 SECOND_HOME, NOBODY = IPv6Address("2001:db8:100::6"), IPv6Address("2001:db8:100::7")
 INNER = [HOME, SECOND_HOME, NOBODY, PEER, IPv6Address("2001:db8:f00::1"), IPv6Address("2001:db8:f00:80::1")]
+INNER4 = [HOME4, HOME4 + 1, PEER4, IPv4Address("198.51.100.64"), IPv4Address("198.51.100.96")]
+NETWORKS = ["2001:db8:f00::/56", "2001:db8:f00:80::/57", "2001:db8:f00::/64"]
+NETWORKS4 = [f"{HOME4}/32", "198.51.100.0/24", "198.51.100.64/26", "198.51.100.96/27"]
 PREFIXES = st.lists(
-    st.sampled_from(["2001:db8:f00::/56", "2001:db8:f00:80::/57", "2001:db8:f00::/64"]).map(IPv6Network),
-    max_size=2,
+    st.sampled_from(NETWORKS + NETWORKS4).map(ip_network),
+    max_size=4,
     unique=True,
 ).map(tuple)
 IDENTIFICATION = itertools.count(1)  # of inner fragments: never the same twice
@@ -57,22 +64,40 @@ def ranges(*values: int) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.sampled_from(values), st.sampled_from(values)).map(lambda two: (min(two), max(two)))
 
 
-ADDRESS_RANGES = st.tuples(st.sampled_from(INNER), st.sampled_from(INNER)).map(lambda two: (min(two), max(two)))
-CONDITIONS: list[st.SearchStrategy[dict[str, Any]]] = [
-    st.fixed_dictionaries({name: values})
-    for name, values in {
-        "source": ADDRESS_RANGES,
-        "destination": ADDRESS_RANGES,
-        "spi": ranges(1 << 16 | 1, 1 << 16 | 2, 2 << 16 | 1),
-        "flow_label": ranges(0, 5),
-        "source_port": ranges(1, 2),
-        "destination_port": ranges(1, 2),
-        "traffic_class": ranges(0, 0xB8),
-        "next_header": ranges(Protocol.TCP, Protocol.UDP, Protocol.ESP),
-    }.items()
-]
-SELECTORS = st.lists(st.one_of(CONDITIONS), max_size=2).map(
-    lambda conditions: IPv6Selector(**{name: value for one in conditions for name, value in one.items()})
+def address_ranges(*addresses: IPAddress) -> st.SearchStrategy[tuple[IPAddress, IPAddress]]:
+    ends = st.sampled_from(addresses)
+    return st.tuples(ends, ends).map(lambda two: (min(two, key=int), max(two, key=int)))
+
+
+Kind = type[IPv4Selector] | type[IPv6Selector]
+
+
+def selectors(kind: Kind, fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[IPv4Selector | IPv6Selector]:
+    """Of one format, with one or two conditions or none."""
+    conditions = st.one_of([st.fixed_dictionaries({name: values}) for name, values in fields.items()])
+    return st.lists(conditions, max_size=2).map(
+        lambda chosen: kind(**{name: value for one in chosen for name, value in one.items()})
+    )
+
+
+ANY = {
+    "spi": ranges(1 << 16 | 1, 1 << 16 | 2, 2 << 16 | 1),
+    "source_port": ranges(1, 2),
+    "destination_port": ranges(1, 2),
+}
+CODEPOINTS, PROTOCOLS = ranges(0, 0xB8), ranges(Protocol.TCP, Protocol.UDP, Protocol.ESP)
+ADDRESSES6, ADDRESSES4 = address_ranges(*INNER), address_ranges(*INNER4)
+SELECTORS = st.one_of(
+    selectors(
+        IPv6Selector,
+        ANY
+        | {"source": ADDRESSES6, "destination": ADDRESSES6, "flow_label": ranges(0, 5)}
+        | {"traffic_class": CODEPOINTS, "next_header": PROTOCOLS},
+    ),
+    selectors(
+        IPv4Selector,
+        ANY | {"source": ADDRESSES4, "destination": ADDRESSES4, "ds_field": CODEPOINTS, "protocol": PROTOCOLS},
+    ),
 )
 RULES = st.lists(
     st.builds(
@@ -119,14 +144,42 @@ def packets(draw: st.DrawFn, source: IPv6Address, destination: IPv6Address) -> b
     )
 
 
+@st.composite
+def packets4(draw: st.DrawFn, source: IPv4Address, destination: IPv4Address) -> bytes:
+    """The same in IPv4, some with options."""
+    protocol = draw(st.sampled_from([Protocol.UDP, Protocol.UDP, Protocol.TCP, Protocol.ESP, Protocol.ICMP]))
+    ports = draw(st.sampled_from([1, 2])) << 16 | draw(st.sampled_from([1, 2]))
+    size = draw(st.sampled_from([0, 3, 4, 24, 24, 24, 1220, 1221, 1260, 1261, 1440, 1441]))
+    body = (ports.to_bytes(4, "big") + bytes(size))[:size]
+    options = draw(st.sampled_from([b"", b"", b"", b"\1\1\1\0"]))
+    header = ipv4_header(
+        source,
+        destination,
+        protocol,
+        max(0, len(options) + size + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))),
+        tos=draw(st.sampled_from([0, 1, 2, 3, 0xB8, 0xBB])),
+        identification=draw(st.sampled_from([1, 2])),
+        fragment=draw(st.sampled_from([0, 0x4000, 0x4000, 0x2000, 1, 0x2001])),
+        ttl=draw(st.sampled_from([0, 1, 64, 64])),
+    )
+    return bytes((header[0] + len(options) // 4,)) + header[1:] + options + body
+
+
 # packets that are alike, so that several are of one flow or nearly so
-TRAINS = st.tuples(st.sampled_from(INNER), st.sampled_from(INNER)).flatmap(
-    lambda pair: st.lists(packets(*pair), min_size=1, max_size=20)
+TRAINS = st.one_of(
+    st.tuples(st.sampled_from(INNER), st.sampled_from(INNER)).flatmap(
+        lambda pair: st.lists(packets(*pair), min_size=1, max_size=20)
+    ),
+    st.tuples(st.sampled_from(INNER4), st.sampled_from(INNER4)).flatmap(
+        lambda pair: st.lists(packets4(*pair), min_size=1, max_size=20)
+    ),
 )
 
 
 def fresh(packet: bytes, number: int) -> bytes:
     """The same with an identification of its own, if it is a fragment: one example's fragments are not another's."""
+    if packet[0] >> 4 == 4:
+        return packet[:4] + (packet[5] + 2 * number).to_bytes(2, "big") + packet[6:]
     if packet[6] != Protocol.FRAGMENT:
         return packet
     own = (packet[47] + 2 * number).to_bytes(4, "big")
@@ -147,18 +200,14 @@ class Stage:
         ip("link", "set", "eth0", "mtu", "1600")
         self.runner = asyncio.Runner()
         self.runner.run(self._start())
-        ip("-6", "route", "add", "default", "dev", "mip0")
-        self.raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mip0")
-        self.device = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(0x86DD))
-        self.device.bind(("mip0", 0x86DD))
+        self.device = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+        self.device.bind(("mip0", ETH_P_ALL))
 
     async def _start(self) -> None:
         self.plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
         self.plane.start()
 
     def close(self) -> None:
-        self.raw.close()
         self.device.close()
         self.plane.stop(remove=True)
         self.runner.close()
@@ -170,7 +219,9 @@ class Stage:
         delivered: list[bytes] = []
 
         def complete() -> bool:
-            seen.extend(one for one in received(self.far) if one[6] in (Protocol.IPV6, Protocol.FRAGMENT))
+            seen.extend(
+                one for one in received(self.far) if one[6] in (Protocol.IPV6, Protocol.IPV4, Protocol.FRAGMENT)
+            )
             delivered.extend(received(self.device))
             return len(seen) >= len(outer) and len(delivered) >= len(inner) and self.drops() == wanted[2]
 
@@ -190,27 +241,27 @@ class Stage:
         received(self.device)
 
 
-def test_out(far: socket.socket) -> None:
+def test_out(far: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(userspace, "ANSWERS_PER_SECOND", 1_000_000)
     stage = Stage(far)
 
     @settings(max_examples=EXAMPLES, deadline=None)
     @given(tables(), TRAINS)
     def agrees(table: ForwardingTable, drawn: list[bytes]) -> None:
         number = next(IDENTIFICATION)
-        sent = [fresh(one, number) for one in drawn for _ in range(2)]
-        stage.runner.run(story(table, [one for one in sent if int.from_bytes(one[4:6], "big") == len(one) - 40]))
+        stage.runner.run(story(table, [fresh(one, number) for one in drawn for _ in range(2)]))
 
     async def story(table: ForwardingTable, sent: list[bytes]) -> None:
         stage.begin(table)
-        memory, outer, errors, drops = FragmentMemory(), [], [], []
+        memory, outer, errors, drops = Memory(), [], [], []
         for packet in sent:
-            verdict = encapsulate(Plain(table), packet, memory, 0)
+            verdict = encapsulate(Plain(table), packet, memory, 0, 0)
             if isinstance(verdict, Encapsulated):
                 outer += [one for copy in verdict.copies for one in copy.packets]
             else:
                 drops.append(verdict.reason)
                 errors += [verdict.error] if verdict.error is not None else []
-            stage.raw.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+            inject(stage.device, packet)
         await stage.compare(outer, errors, drops, sent)
 
     try:
@@ -235,15 +286,17 @@ def test_in(far: socket.socket) -> None:
 
     async def story(table: ForwardingTable, arriving: list[tuple[IPv6Address, int, bytes]]) -> None:
         stage.begin(table)
-        delivered, drops = [], []
+        memory, delivered, drops = Memory(), [], []
         for source, traffic_class, packet in arriving:
-            verdict = decapsulate(Plain(table), source, AGENT, traffic_class, packet)
+            inside = Protocol.IPV4 if packet[0] >> 4 == 4 else Protocol.IPV6
+            verdict = decapsulate(Plain(table), Arrival(source, AGENT, traffic_class, inside), packet, memory, 0)
             if isinstance(verdict, Delivered):
                 delivered.append(verdict.packet)
             else:
                 assert isinstance(verdict, Dropped)
                 drops.append(verdict.reason)
-            header = (6 << 28 | traffic_class << 20).to_bytes(4, "big") + len(packet).to_bytes(2, "big") + b"\x29\x40"
+            header = (6 << 28 | traffic_class << 20).to_bytes(4, "big") + len(packet).to_bytes(2, "big")
+            header += bytes((inside, 64))
             outer = header + source.packed + AGENT.packed + packet
             stage.far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
         await stage.compare([], delivered, drops, [packet for _, _, packet in arriving])

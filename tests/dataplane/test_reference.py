@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, IPv6Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import UDP
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Raw
 
 from mip6.dataplane.index import Index
-from mip6.forward import (
-    Delivered,
-    Dropped,
-    Encapsulated,
-    FragmentMemory,
-    Plain,
-    decapsulate,
-    decapsulated_ecn,
-    encapsulate,
-    path_mtu_changed,
-    relayed_too_big,
-)
-from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Node, Tunnel
-from mip6.selectors import IPv6Selector
+from mip6.errors import path_mtu_changed, relayed_too_big
+from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, decapsulated_ecn, encapsulate
+from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.lookup import Plain
+from mip6.memory import Memory
+from mip6.numbers import Protocol
+from mip6.selectors import IPv4Selector, IPv6Selector
 
 AGENT, HOME, PEER = IPv6Address("2001:db8:100::1"), IPv6Address("2001:db8:100::5"), IPv6Address("2001:db8:c::1")
 WLAN, CELL = IPv6Address("2001:db8:a::5"), IPv6Address("2001:db8:b::5")
 VOICE = FlowRule(10, 10, IPv6Selector(destination_port=(5004, 5004)), (2,))
 COPIES = FlowRule(20, 20, IPv6Selector(destination_port=(6000, 6000)), (2, 1))
+HOME4, PEER4, AGENT4 = IPv4Address("198.51.100.5"), IPv4Address("203.0.113.1"), IPv4Address("192.0.2.1")
+VOICE4 = FlowRule(11, 11, IPv4Selector(destination_port=(5004, 5004), protocol=(17, 17)), (2,))
 DROP = FlowRule(30, 30, IPv6Selector(source_port=(7, 7)), drop=True)
 
 
 def table(mtu: int = 1460, wlan: bool = True, cell: bool = True) -> ForwardingTable:
     tunnels = (Tunnel(1, AGENT, WLAN, mtu, usable=wlan), Tunnel(2, AGENT, CELL, mtu, usable=cell))
-    node = Node(HOME, (IPv6Network("2001:db8:f00::/56"),), tunnels, (VOICE, COPIES, DROP))
+    prefixes = (IPv6Network("2001:db8:f00::/56"), IPv4Network(f"{HOME4}/32"), IPv4Network("198.51.100.64/26"))
+    node = Node(HOME, prefixes, tunnels, (VOICE, VOICE4, COPIES, DROP))
     return ForwardingTable(End.HOME_AGENT, AGENT, {HOME: node})
 
 
@@ -45,8 +43,13 @@ def udp(size: int = 64, port: int = 9, sport: int = 1000, **fields: object) -> b
     return bytes(IPv6(**header) / UDP(sport=sport, dport=port) / Raw(b"x" * (size - 48)))
 
 
-def sent(packet: bytes, held: ForwardingTable | None = None, memory: FragmentMemory | None = None) -> Encapsulated:
-    verdict = encapsulate(Plain(held or table()), packet, memory or FragmentMemory(), 7)
+def udp4(size: int = 64, port: int = 9, sport: int = 1000, **fields: object) -> bytes:
+    header = {"src": str(PEER4), "dst": str(HOME4), "flags": "DF", **fields}
+    return bytes(IP(**header) / UDP(sport=sport, dport=port) / Raw(b"x" * (size - 28)))
+
+
+def sent(packet: bytes, held: ForwardingTable | None = None, memory: Memory | None = None) -> Encapsulated:
+    verdict = encapsulate(Plain(held or table()), packet, memory or Memory(), 7, 0)
     assert isinstance(verdict, Encapsulated), verdict
     return verdict
 
@@ -86,13 +89,13 @@ def test_flow_rules_by_priority_copies_and_failure_of_a_link() -> None:
     ],
 )
 def test_drops(packet: bytes, held: ForwardingTable, reason: DropReason) -> None:
-    verdict = encapsulate(Plain(held), packet, FragmentMemory(), 7)
+    verdict = encapsulate(Plain(held), packet, Memory(), 7, 0)
     assert isinstance(verdict, Dropped) and verdict.reason is reason
 
 
 @pytest.mark.parametrize(("mtu", "size", "told"), [(1460, 1461, 1460), (1240, 1281, 1280), (1280, 1281, 1280)])
 def test_too_big_names_the_tunnel_mtu_but_never_less_than_1280(mtu: int, size: int, told: int) -> None:
-    verdict = encapsulate(Plain(table(mtu)), udp(size), FragmentMemory(), 7)
+    verdict = encapsulate(Plain(table(mtu)), udp(size), Memory(), 7, 0)
     assert isinstance(verdict, Dropped) and verdict.error is not None
     answer = IPv6(verdict.error)
     assert (answer.src, answer.dst, answer[ICMPv6PacketTooBig].mtu) == (str(AGENT), str(PEER), told)
@@ -117,7 +120,7 @@ def test_small_packets_go_over_small_paths_in_fragments_that_fit(size: int) -> N
 
 
 def test_later_fragments_follow_the_first() -> None:
-    memory, header = FragmentMemory(), {"src": str(PEER), "dst": str(HOME)}
+    memory, header = Memory(), {"src": str(PEER), "dst": str(HOME)}
     first = bytes(IPv6(**header) / IPv6ExtHdrFragment(m=1, id=5, nh=17) / UDP(sport=1, dport=5004) / Raw(b"x" * 8))
     later = bytes(IPv6(**header) / IPv6ExtHdrFragment(offset=2, id=5, nh=17) / Raw(b"x" * 8))
     assert bids(sent(later)) == [1]
@@ -125,8 +128,74 @@ def test_later_fragments_follow_the_first() -> None:
     assert bids(sent(later, memory=memory)) == [2]
 
 
-def up(inner: bytes, source: IPv6Address = WLAN, local: IPv6Address = AGENT, tc: int = 0) -> Delivered | Dropped:
-    return decapsulate(Plain(table()), source, local, tc, inner)
+def test_ipv4_inside() -> None:
+    """Next header 4; DSCP and ECN copied; flow rules of IPv4 selectors; later fragments follow the first."""
+    packet = udp4(tos=0xB9, ttl=3)
+    (copy,) = sent(packet).copies
+    outer = IPv6(copy.packets[0])
+    assert (outer.nh, outer.hlim, outer.tc, outer.plen) == (4, 64, 0xB9, len(packet)) and copy.packets[0][40:] == packet
+    assert bids(sent(udp4(port=5004))) == [2]
+    assert bids(sent(udp4(dst="198.51.100.65", port=5004))) == [2]
+    memory = Memory()
+    first, later = udp4(port=5004, flags="MF", id=9), udp4(flags=0, frag=8, id=9)
+    assert bids(sent(later, memory=memory)) == [1]
+    assert bids(sent(first, memory=memory)) == [2]
+    assert bids(sent(later, memory=memory)) == [2]
+    assert bids(sent(udp4(flags=0, frag=8, id=9, proto=6), memory=memory)) == [1]
+
+
+def test_ipv4_that_must_not_be_fragmented_is_answered_and_other_is_carried_in_outer_fragments() -> None:
+    for held, source in ((table(1240), "192.0.0.8"), (replace(table(1240), ipv4_address=AGENT4), str(AGENT4))):
+        verdict = encapsulate(Plain(held), udp4(1241), Memory(), 7, 0)
+        assert isinstance(verdict, Dropped) and verdict.reason is DropReason.TOO_BIG and verdict.error is not None
+        answer = IP(verdict.error)
+        assert (answer.src, answer.dst, answer.len) == (source, str(PEER4), len(verdict.error)) and answer.len <= 576
+        assert (answer[ICMP].type, answer[ICMP].code, answer[ICMP].nexthopmtu) == (3, 4, 1240)
+        assert verdict.error[28:] == udp4(1241)[: 576 - 28]
+        right = answer.chksum, answer[ICMP].chksum
+        del answer.chksum, answer[ICMP].chksum
+        answer = IP(bytes(answer))
+        assert (answer.chksum, answer[ICMP].chksum) == right
+    packet = udp4(1500, flags=0)
+    (copy,) = sent(packet, table(1240)).copies
+    parts = [IPv6(one)[IPv6ExtHdrFragment] for one in copy.packets]
+    assert [(part.nh, part.m, part.id) for part in parts] == [(4, 1, 7), (4, 0, 7)]
+    assert b"".join(one[48:] for one in copy.packets) == packet and all(len(one) <= 1280 for one in copy.packets)
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason", "answered"),
+    [
+        (udp4(ttl=0), DropReason.HOP_LIMIT, True),
+        (udp4(ttl=0, flags=0, frag=1), DropReason.HOP_LIMIT, False),
+        (udp4(dst="198.51.100.6"), DropReason.NO_NODE, True),
+        (bytes(IP(src=str(PEER4), dst="198.51.100.6") / ICMP(type=3) / Raw(b"x" * 28)), DropReason.NO_NODE, False),
+        (bytes(IP(src=str(PEER4), dst="198.51.100.6") / ICMP(type=8)), DropReason.NO_NODE, True),
+        (udp4(dst="224.0.0.1"), DropReason.NOT_FORWARDABLE, False),
+        (udp4(dst="255.255.255.255"), DropReason.NOT_FORWARDABLE, False),
+        (udp4(src="169.254.0.1"), DropReason.NOT_FORWARDABLE, False),
+        (udp4(src="127.0.0.1"), DropReason.NOT_FORWARDABLE, False),
+        (udp4(src="0.0.0.0"), DropReason.NOT_FORWARDABLE, False),
+        (udp4(ihl=4), DropReason.MALFORMED, False),
+        (udp4(len=65), DropReason.MALFORMED, False),
+        (udp4(len=19), DropReason.MALFORMED, False),
+        (udp4()[:19], DropReason.MALFORMED, False),
+    ],
+)
+def test_drops_of_ipv4(packet: bytes, reason: DropReason, answered: bool) -> None:
+    verdict = encapsulate(Plain(table()), packet, Memory(), 7, 0)
+    assert isinstance(verdict, Dropped) and verdict.reason is reason
+    assert (verdict.error is not None) == answered
+
+
+def up(
+    inner: bytes,
+    source: IPv6Address = WLAN,
+    local: IPv6Address = AGENT,
+    tc: int = 0,
+    protocol: Protocol = Protocol.IPV6,
+) -> Delivered | Dropped:
+    return decapsulate(Plain(table()), Arrival(source, local, tc, protocol), inner, Memory(), 0)
 
 
 def test_source_checks_of_the_home_agent() -> None:
@@ -163,13 +232,28 @@ def test_ecn_table_of_rfc_6040() -> None:
                 assert isinstance(verdict, Delivered) and IPv6(verdict.packet).tc == 0xB8 | result
 
 
+def test_ecn_of_ipv4_and_the_header_checksum_that_follows() -> None:
+    for inner, marks in {0: (0, 0, 0, None), 2: (2, 1, 2, 3), 1: (1, 1, 1, 3), 3: (3, 3, 3, 3)}.items():
+        for outer, result in enumerate(marks):
+            for identification in range(1, 60000, 997):
+                fields: dict[str, Any] = {"src": str(HOME4), "dst": str(PEER4), "id": identification}
+                verdict = up(udp4(tos=0xB8 | inner, **fields), tc=outer, protocol=Protocol.IPV4)
+                if result is None:
+                    assert isinstance(verdict, Dropped) and verdict.reason is DropReason.ECN
+                else:
+                    assert isinstance(verdict, Delivered) and verdict.packet == udp4(tos=0xB8 | result, **fields)
+
+
 def test_every_cut_of_a_packet_has_a_verdict() -> None:
-    packet = udp(src=str(HOME), dst=str(PEER))
-    for length in range(len(packet)):
-        verdict = up(packet[:length])
-        assert isinstance(verdict, Dropped) and verdict.reason is DropReason.MALFORMED
-        verdict_out = encapsulate(Plain(table()), packet[:length], FragmentMemory(), 1)
-        assert isinstance(verdict_out, Dropped) and verdict_out.reason is DropReason.MALFORMED
+    for packet, protocol in (
+        (udp(src=str(HOME), dst=str(PEER)), Protocol.IPV6),
+        (udp4(src=str(HOME4), dst=str(PEER4)), Protocol.IPV4),
+    ):
+        for length in range(len(packet)):
+            verdict = up(packet[:length], protocol=protocol)
+            assert isinstance(verdict, Dropped) and verdict.reason is DropReason.MALFORMED
+            verdict_out = encapsulate(Plain(table()), packet[:length], Memory(), 1, 0)
+            assert isinstance(verdict_out, Dropped) and verdict_out.reason is DropReason.MALFORMED
 
 
 def test_path_mtu_only_for_own_tunnels_and_only_downwards() -> None:
@@ -210,19 +294,40 @@ def test_too_big_about_an_outer_packet_is_relayed_to_the_inner_sender() -> None:
         assert silent is None
 
 
+def test_too_big_about_an_outer_packet_with_ipv4_inside_is_relayed() -> None:
+    """As fragmentation needed, when the inner packet must not be fragmented."""
+
+    def relayed(inner: bytes, quoted: int = 1232) -> bytes | None:
+        about = b"\x60\0\0\0" + len(inner).to_bytes(2, "big") + b"\x04\x40" + AGENT.packed + WLAN.packed + inner
+        return relayed_too_big(Plain(table()), b"\x02\0\0\0" + (1300).to_bytes(4, "big") + about[:quoted])
+
+    for quoted in (60, 68, 1232):
+        answer = relayed(udp4(1261), quoted)
+        assert answer is not None
+        assert (IP(answer).dst, IP(answer)[ICMP].nexthopmtu, answer[28:48]) == (str(PEER4), 1260, udp4(1261)[:20])
+    for silent in (udp4(1260), udp4(1261, flags=0), udp4(1261, dst="198.51.100.6"), b"", b"\x45"):
+        assert relayed(silent) is None
+
+
 def test_a_packet_to_nobody_is_answered_by_the_home_agent() -> None:
-    verdict = encapsulate(Plain(table()), udp(dst="2001:db8:dead::1"), FragmentMemory(), 7)
+    verdict = encapsulate(Plain(table()), udp(dst="2001:db8:dead::1"), Memory(), 7, 0)
     assert isinstance(verdict, Dropped) and verdict.error is not None
     answer = IPv6(verdict.error)
     assert (answer.src, answer.dst, answer[ICMPv6DestUnreach].code) == (str(AGENT), str(PEER), 3)
     echo_error = bytes(IPv6(src=str(PEER), dst="2001:db8:dead::1") / ICMPv6DestUnreach() / Raw(b"x" * 48))
-    about_error = encapsulate(Plain(table()), echo_error, FragmentMemory(), 7)
+    about_error = encapsulate(Plain(table()), echo_error, Memory(), 7, 0)
     assert isinstance(about_error, Dropped) and about_error.error is None
 
 
 ADDRESSES = st.integers(0, 15).map(lambda n: IPv6Address(f"2001:db8:{n >> 2:x}::{n & 3:x}"))
-PREFIXES = st.tuples(ADDRESSES, st.sampled_from([32, 46, 47, 48, 64, 127, 128])).map(
-    lambda pair: IPv6Network((pair[0], pair[1]), strict=False)
+IPV4_ADDRESSES = st.integers(0, 15).map(lambda n: IPv4Address(f"198.51.{n >> 2}.{n & 3}"))
+PREFIXES = st.one_of(
+    st.tuples(ADDRESSES, st.sampled_from([32, 46, 47, 48, 64, 127, 128])).map(
+        lambda pair: IPv6Network((pair[0], pair[1]), strict=False)
+    ),
+    st.tuples(IPV4_ADDRESSES, st.sampled_from([0, 16, 23, 24, 31, 32])).map(
+        lambda pair: IPv4Network((pair[0], pair[1]), strict=False)
+    ),
 )
 TUNNELS = st.builds(Tunnel, bid=st.integers(1, 3), local=ADDRESSES, remote=ADDRESSES, usable=st.booleans())
 NODES = st.builds(Node, ADDRESSES, st.lists(PREFIXES, max_size=3).map(tuple), st.lists(TUNNELS, max_size=3).map(tuple))
@@ -233,9 +338,12 @@ TABLES = st.builds(
 )
 
 
-@given(st.lists(TABLES, min_size=1, max_size=3), st.lists(st.tuples(ADDRESSES, ADDRESSES), max_size=10))
+@given(
+    st.lists(TABLES, min_size=1, max_size=3),
+    st.lists(st.tuples(ADDRESSES | IPV4_ADDRESSES, ADDRESSES | IPV4_ADDRESSES), max_size=10),
+)
 def test_index_answers_as_the_plain_table_after_every_change(
-    tables: list[ForwardingTable], pairs: list[tuple[IPv6Address, IPv6Address]]
+    tables: list[ForwardingTable], pairs: list[tuple[IPAddress, IPAddress]]
 ) -> None:
     index = Index(End.HOME_AGENT, AGENT)
     for held in tables:

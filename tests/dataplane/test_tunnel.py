@@ -19,8 +19,10 @@ from pyroute2 import netns as namespaces
 
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.events import PathMtuChanged
-from mip6.forward import FragmentMemory, Plain, encapsulate
+from mip6.forward import encapsulate
 from mip6.forwarding import DropReason
+from mip6.lookup import Plain
+from mip6.memory import Memory
 from mip6.system.tun import Tun, TunError
 from tests.dataplane.test_reference import AGENT, HOME, PEER, WLAN, table, udp
 
@@ -106,7 +108,7 @@ def test_bytes_and_counters_of_both_directions(far: socket.socket) -> None:
             for size in (64, 65, 1280):
                 raw.sendto(udp(size, src=str(AGENT)), (str(HOME), 0))
         await until(outer)
-        expected = [encapsulate(Plain(table()), udp(n, src=str(AGENT)), FragmentMemory(), 0) for n in (64, 65, 1280)]
+        expected = [encapsulate(Plain(table()), udp(n, src=str(AGENT)), Memory(), 0, 0) for n in (64, 65, 1280)]
         assert seen == [verdict.copies[0].packets[0] for verdict in expected]  # type: ignore[union-attr]
         assert plane.counters().tunnel(HOME, 1) == {
             "packets_out": 3,
