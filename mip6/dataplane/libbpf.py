@@ -157,6 +157,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {  # result, then arguments; all of th
     "bpf_map__fd": (c_int, c_void_p),
     "bpf_map__name": (c_char_p, c_void_p),
     "bpf_map__set_max_entries": (c_int, c_void_p, c_uint32),
+    "bpf_map__type": (c_int, c_void_p),
+    "bpf_map__key_size": (c_uint32, c_void_p),
+    "bpf_map__value_size": (c_uint32, c_void_p),
+    "bpf_map__reuse_fd": (c_int, c_void_p, c_int),
     "bpf_map_update_elem": (c_int, c_int, c_char_p, c_char_p, c_uint64),
     "bpf_map_lookup_elem": (c_int, c_int, c_char_p, c_void_p),
     "bpf_map_delete_elem": (c_int, c_int, c_char_p),
@@ -204,6 +208,7 @@ class Map:
         _call("bpf_obj_get_info_by_fd", fd, byref(info), byref(c_uint32(ctypes.sizeof(info))), about="of a map")
         self.id: int = info.id
         self.name: str = info.name.decode()
+        self.shape: tuple[int, int, int] = (info.type, info.key_size, info.value_size)
         self.key_size: int = info.key_size
         self.max_entries: int = info.max_entries
         per_cpu = info.type in _PER_CPU_TYPES
@@ -333,10 +338,14 @@ class Program:
 class Object:
     """An object file loaded into the kernel: its programs and maps by name, as long as it is not closed."""
 
-    def __init__(self, path: Path, max_entries: Mapping[str, int] | None = None) -> None:
-        """`max_entries`: sizes of maps that are to differ from those of the file.
+    def __init__(
+        self, path: Path, max_entries: Mapping[str, int] | None = None, reuse: Mapping[str, Map] | None = None
+    ) -> None:
+        """`max_entries`: sizes of maps that are to differ from those of the file. `reuse`: maps that take the place of
+        the file's maps of the same names.
 
-        LibbpfError when the file is no object, a size is for no map, or the kernel refuses.
+        LibbpfError when the file is no object, a size is for no map, a map to reuse has another type or other sizes of
+        key and value than the file's, or the kernel refuses.
         """
         lib, log = library(), ctypes.create_string_buffer(_LOG_SIZE)
         lib.libbpf_set_print(None)  # what went wrong is in the exceptions
@@ -353,6 +362,8 @@ class Object:
                 if name not in maps:
                     raise LibbpfError(f"{path}: no map {name}")
                 _call("bpf_map__set_max_entries", maps[name], number, about=f"map {name}")
+            for name, held in (reuse or {}).items():
+                self._reuse(path, maps.get(name), held)
             if lib.bpf_object__load(self._object) < 0:
                 text = log.value.decode(errors="replace").strip()
                 raise LibbpfError(f"{path.name}: the kernel refuses it", ctypes.get_errno(), text)
@@ -363,6 +374,15 @@ class Object:
                     _call("bpf_prog_bind_map", program.fd, one.fd, None, about=f"map {one.name} to {program.name}")
         finally:
             lib.bpf_object__close(self._object)
+
+    def _reuse(self, path: Path, one: int | None, held: Map) -> None:
+        lib = library()
+        if one is None:
+            raise LibbpfError(f"{path.name}: no map {held.name}")
+        shape = lib.bpf_map__type(one), lib.bpf_map__key_size(one), lib.bpf_map__value_size(one)
+        if shape != held.shape:
+            raise LibbpfError(f"{path.name}: map {held.name} is of another shape: {shape} instead of {held.shape}")
+        _call("bpf_map__reuse_fd", one, held.fd, about=f"map {held.name}")
 
     def close(self) -> None:
         """Let go of all programs and maps."""

@@ -7,7 +7,6 @@ the commands of today, which are nftables) only have lists in /proc, so those ar
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
