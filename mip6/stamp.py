@@ -9,9 +9,9 @@ octets give a value or `FormError`; a wrong HMAC is a `FormError` too. Timestamp
 
 from __future__ import annotations
 
-# one call of OpenSSL for each digest: the `cryptography` package needs three times as long for a short message
-from hmac import compare_digest, digest
 from ipaddress import IPv6Address
+
+from cryptography.hazmat.primitives import constant_time, hashes, hmac
 
 from mip6.wire import Declared, FormError, bits, declared, octets, octets_tail, rest
 
@@ -99,23 +99,40 @@ AUTHENTICATED_SIZE = AuthenticatedProbe.SIZE  # 112 octets, of both kinds
 COVERED = AUTHENTICATED_SIZE - HMAC_LENGTH  # what the HMAC is about (RFC 8762 §4.4)
 
 
-def derive_key(secret: bytes, home_address: IPv6Address) -> bytes:
+class Key:
+    """A key of the authenticated mode, prepared: that halves the time for a packet. It is never printed."""
+
+    __slots__ = ("_prepared",)
+
+    def __init__(self, secret: bytes) -> None:
+        self._prepared = hmac.HMAC(secret, hashes.SHA256())
+
+    def authenticator(self, data: bytes) -> bytes:
+        """The HMAC field of a test packet (RFC 8762 §4.4)."""
+        mac = self._prepared.copy()
+        mac.update(data[:COVERED])
+        return mac.finalize()[:HMAC_LENGTH]
+
+
+def derive_key(secret: bytes, home_address: IPv6Address) -> Key:
     """The key of the probes of one mobile node, from the key of its mobility security association (RFC 4285).
 
-    The label keeps it apart from everything else that is made with that key.
+    HMAC-SHA-256 of a label and the home address: nothing else that is made with that key is of this form.
     """
-    return digest(secret, KEY_LABEL + home_address.packed, "sha256")
+    mac = hmac.HMAC(secret, hashes.SHA256())
+    mac.update(KEY_LABEL + home_address.packed)
+    return Key(mac.finalize())
 
 
-def write_probe(sequence: int, timestamp: int, ssid: int, key: bytes | None) -> bytes:
+def write_probe(sequence: int, timestamp: int, ssid: int, key: Key | None) -> bytes:
     """A test packet of the Session-Sender."""
     if key is None:
         return Probe(sequence, timestamp, ERROR_ESTIMATE, ssid).encode_fields()
     blank = AuthenticatedProbe(sequence, timestamp, ERROR_ESTIMATE, ssid, bytes(HMAC_LENGTH)).encode_fields()
-    return blank[:COVERED] + _hmac(blank, key)
+    return blank[:COVERED] + key.authenticator(blank)
 
 
-def read_probe(data: bytes, key: bytes | None) -> AnyProbe:
+def read_probe(data: bytes, key: Key | None) -> AnyProbe:
     """A test packet as the Session-Reflector receives it; without authentication also the shorter one of TWAMP Light,
     which is answered with a whole base packet (RFC 8762 §4.6)."""
     if key is None:
@@ -127,7 +144,7 @@ def read_probe(data: bytes, key: bytes | None) -> AnyProbe:
     return probe
 
 
-def reflect(probe: AnyProbe, key: bytes | None, sequence: int, received: int, timestamp: int, hop_limit: int) -> bytes:
+def reflect(probe: AnyProbe, key: Key | None, sequence: int, received: int, timestamp: int, hop_limit: int) -> bytes:
     """The answer to a probe that was `received` then and is answered at `timestamp`; `sequence` is the reflector's own
     count (stateful mode)."""
     extensions = reflected_extensions(probe.extensions) if probe.extensions else b""
@@ -138,10 +155,10 @@ def reflect(probe: AnyProbe, key: bytes | None, sequence: int, received: int, ti
     blank = AuthenticatedReply(
         sequence, timestamp, ERROR_ESTIMATE, probe.ssid, received, *copied, bytes(HMAC_LENGTH)
     ).encode_fields()
-    return blank[:COVERED] + _hmac(blank, key) + extensions
+    return blank[:COVERED] + key.authenticator(blank) + extensions
 
 
-def read_reply(data: bytes, key: bytes | None) -> AnyReply:
+def read_reply(data: bytes, key: Key | None) -> AnyReply:
     """A reflected test packet as the Session-Sender receives it."""
     if key is None:
         return Reply.decode_fields(data, 0, len(data))  # type: ignore[no-any-return]
@@ -150,12 +167,8 @@ def read_reply(data: bytes, key: bytes | None) -> AnyReply:
     return reply
 
 
-def _hmac(data: bytes, key: bytes) -> bytes:
-    return digest(key, data[:COVERED], "sha256")[:HMAC_LENGTH]
-
-
-def _verify(data: bytes, found: bytes, key: bytes) -> None:
-    if not compare_digest(_hmac(data, key), found):
+def _verify(data: bytes, found: bytes, key: Key) -> None:
+    if not constant_time.bytes_eq(key.authenticator(data), found):
         raise WrongHmac("HMAC is wrong", COVERED)
 
 

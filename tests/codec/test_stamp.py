@@ -17,6 +17,7 @@ from mip6.stamp import (
     SIZE,
     AuthenticatedProbe,
     AuthenticatedReply,
+    Key,
     Probe,
     Reply,
     WrongHmac,
@@ -30,7 +31,8 @@ from mip6.stamp import (
 )
 from mip6.wire import FormError
 
-KEY = bytes(range(32))
+SECRET = bytes(range(32))
+KEY = Key(SECRET)
 HOME = IPv6Address("2001:db8:100::5")
 T1, T2, T3 = 0xE1E2E3E4_A1A2A3A4, 0xE1E2E3E4_B1B2B3B4, 0xE1E2E3E4_C1C2C3C4
 WORDS64 = st.integers(0, (1 << 64) - 1)
@@ -47,7 +49,7 @@ def place(size: int, **fields: str) -> bytes:
     return bytes(data)
 
 
-def mac(data: bytes, key: bytes = KEY) -> bytes:
+def mac(data: bytes, key: bytes = SECRET) -> bytes:
     return hmac.new(key, data[:96], hashlib.sha256).digest()[:16]
 
 
@@ -95,7 +97,7 @@ def test_a_probe_is_read_as_it_was_written(seq: int, stamp: int, estimate: int, 
 
 @given(WORDS32, WORDS64, WORDS16, WORDS64, WORDS32, st.integers(0, 255), st.sampled_from([None, KEY]))
 def test_a_reply_repeats_the_probe(
-    seq: int, sent: int, ssid: int, now: int, count: int, hops: int, key: bytes | None
+    seq: int, sent: int, ssid: int, now: int, count: int, hops: int, key: Key | None
 ) -> None:
     probe = read_probe(write_probe(seq, sent, ssid, key), key)
     reply = read_reply(reflect(probe, key, count, now, now, hops), key)
@@ -115,7 +117,7 @@ def test_every_bit_of_an_authenticated_packet_counts(at: int, bit: int) -> None:
 def test_another_key_or_another_mode_is_refused() -> None:
     reply = reflect(read_probe(write_probe(1, T1, 2, KEY), KEY), KEY, 3, T2, T3, 64)
     with pytest.raises(WrongHmac):
-        read_reply(reply, bytes(32))
+        read_reply(reply, Key(bytes(32)))
     with pytest.raises(FormError):
         read_probe(PROBE, KEY)
 
@@ -157,6 +159,8 @@ def test_ptp_timestamps_count_nanoseconds() -> None:
 
 
 def test_the_key_belongs_to_one_node_and_one_use() -> None:
-    key = derive_key(KEY, HOME)
-    assert key == hmac.new(KEY, b"mip6 STAMP" + HOME.packed, hashlib.sha256).digest()
-    assert key != derive_key(KEY, HOME + 1)
+    expected = hmac.new(SECRET, b"mip6 STAMP" + HOME.packed, hashlib.sha256).digest()
+    data = write_probe(1, T1, 2, derive_key(SECRET, HOME))
+    assert data[96:] == mac(data, expected)
+    with pytest.raises(WrongHmac):
+        read_probe(data, derive_key(SECRET, HOME + 1))

@@ -70,7 +70,7 @@ from mip6.options import (
     VendorSpecific,
 )
 from mip6.selectors import IPv4Selector, IPv6Selector, decode_selector, encode_selector
-from mip6.stamp import AuthenticatedProbe, AuthenticatedReply, Probe, Reply, reflect, write_probe
+from mip6.stamp import AuthenticatedProbe, AuthenticatedReply, Key, Probe, Reply, reflect, write_probe
 from mip6.suboptions import BindingReference, FlowBindingAction, TargetCareOfAddress, TrafficSelectorSubOption
 from mip6.wire import Declared, FormError
 
@@ -136,7 +136,9 @@ ICMP6_OCTETS = [
         MobilePrefixAdvertisement(1, True, False, 0, ((64, PREFIX), (48, PREFIX))),
     )
 ]
-STAMP_OCTETS = [write_probe(1, 1 << 63, 7, key) + tlv for key in (None, bytes(32)) for tlv in (b"", b"\x80\1\0\2ab")]
+STAMP_OCTETS = [
+    write_probe(1, 1 << 63, 7, key) + tlv for key in (None, Key(bytes(32))) for tlv in (b"", b"\x80\1\0\2ab")
+]
 
 
 def _message(data: bytes) -> None:
