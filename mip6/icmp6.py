@@ -6,12 +6,12 @@ from ipaddress import IPv6Address
 from typing import ClassVar
 
 from mip6.headers import ipv6_header
+from mip6.neighbourdiscovery import NEIGHBOUR_OPTIONS, NeighbourOption, PrefixInformation
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.wire import (
     ADDRESSES,
     Declared,
     FormError,
-    address,
     bits,
     declared,
     flag,
@@ -20,7 +20,6 @@ from mip6.wire import (
     rest,
 )
 
-PREFIX_INFORMATION = 3  # RFC 4861 §4.6.2
 HEADER = 4  # type, code, checksum
 
 
@@ -36,38 +35,6 @@ class Icmp6Message(Declared):
 
     def check_fields(self) -> None:
         """Raise ValueError when a field cannot be put on the wire."""
-
-
-@declared
-class PrefixInformation(Declared):
-    """Prefix information option; lifetimes in seconds, `router_address`: the prefix field is the router's address."""
-
-    on_link: bool = flag()
-    autonomous: bool = flag()
-    router_address: bool = flag()
-    unused: int = bits(5)
-    valid_lifetime: int = bits(32)
-    preferred_lifetime: int = bits(32)
-    prefix: IPv6Address = address(reserved=32)
-
-
-def _read_prefixes(data: bytes, start: int, end: int) -> tuple[tuple[int, PrefixInformation], ...]:
-    found = []
-    at = start
-    while at < end:
-        if at + 2 > end or data[at + 1] == 0 or at + 8 * data[at + 1] > end:
-            raise FormError("neighbour discovery option runs over the end", at)
-        stop = at + 8 * data[at + 1]
-        if data[at] == PREFIX_INFORMATION:
-            if stop - at != 32:
-                raise FormError(f"prefix information of {stop - at} octets", at)
-            found.append((data[at + 2], PrefixInformation.decode_fields(data, at + 3, stop)))
-        at = stop
-    return tuple(found)
-
-
-def _write_prefixes(prefixes: tuple[tuple[int, PrefixInformation], ...]) -> bytes:
-    return b"".join(bytes((PREFIX_INFORMATION, 4, length)) + one.encode_fields() for length, one in prefixes)
 
 
 @declared
@@ -100,12 +67,12 @@ class MobilePrefixSolicitation(Icmp6Message):
     TYPE: ClassVar[int] = Icmp6Type.MOBILE_PREFIX_SOLICITATION
     SOURCE: ClassVar[str] = "RFC 6275 §6.7"
     identifier: int = bits(16)
-    unused: int = bits(16, default=0)
+    options: tuple[NeighbourOption, ...] = rest(NEIGHBOUR_OPTIONS, default=(), reserved=16)
 
 
 @declared
 class MobilePrefixAdvertisement(Icmp6Message):
-    """The prefixes of the home link, each with its length."""
+    """The prefixes of the home link."""
 
     TYPE: ClassVar[int] = Icmp6Type.MOBILE_PREFIX_ADVERTISEMENT
     SOURCE: ClassVar[str] = "RFC 6275 §6.8"
@@ -113,7 +80,11 @@ class MobilePrefixAdvertisement(Icmp6Message):
     managed: bool = flag()
     other: bool = flag()
     unused: int = bits(14, default=0)
-    prefixes: tuple[tuple[int, PrefixInformation], ...] = rest((_read_prefixes, _write_prefixes), default=())
+    options: tuple[NeighbourOption, ...] = rest(NEIGHBOUR_OPTIONS, default=())
+
+    def prefixes(self) -> tuple[PrefixInformation, ...]:
+        """The prefix information options, of which there is at least one in a proper advertisement."""
+        return tuple(one for one in self.options if isinstance(one, PrefixInformation))
 
 
 MESSAGES: dict[int, type[Icmp6Message]] = {

@@ -321,6 +321,14 @@ class IcmpType(IntEnum):
     PARAMETER_PROBLEM = 12
 
 
+class NeighbourOptionType(IntEnum):
+    """Neighbour discovery options (RFC 4861 §4.6, RFC 6275 §7.3, §7.4)."""
+
+    PREFIX_INFORMATION = 3
+    ADVERTISEMENT_INTERVAL = 7
+    HOME_AGENT_INFORMATION = 8
+
+
 class Icmp6Type(IntEnum):
     """ICMPv6 types (RFC 4443, 4861, 6275 §6.5-6.8)."""
 

@@ -15,11 +15,18 @@ from mip6.icmp6 import (
     HomeAgentDiscoveryReply,
     Icmp6Message,
     MobilePrefixAdvertisement,
-    PrefixInformation,
+    MobilePrefixSolicitation,
     build_icmp6,
     decode_icmp6,
 )
 from mip6.messages import MESSAGES, Message, decode_message, encode_message
+from mip6.neighbourdiscovery import OPTIONS as KNOWN_NEIGHBOUR_OPTIONS
+from mip6.neighbourdiscovery import (
+    RouterAdvertisement,
+    UnknownNeighbourOption,
+    build_router_advertisement,
+    decode_router_advertisement,
+)
 from mip6.optionlist import alignment, decode_options, encode_options
 from mip6.options import OPTIONS, Option
 from mip6.selectors import decode_selector, encode_selector
@@ -27,6 +34,12 @@ from mip6.suboptions import SUBOPTIONS, SubOption, decode_suboptions, encode_sub
 from tests.codec import strategies
 
 ADDRESS = st.ip_addresses(v=6)
+UNKNOWN = st.builds(
+    UnknownNeighbourOption, st.sampled_from([1, 2, 5, 24]), st.sampled_from([6, 14]).map(lambda size: b"x" * size)
+)
+NEIGHBOUR_OPTIONS = st.lists(
+    st.one_of(UNKNOWN, *(strategies._build(cls, {}) for cls in KNOWN_NEIGHBOUR_OPTIONS.values())), max_size=4
+).map(tuple)
 
 
 @pytest.mark.parametrize("cls", OPTIONS.values(), ids=lambda cls: cls.__name__)
@@ -91,10 +104,18 @@ def test_icmp6_messages(data: Any, source: IPv6Address, destination: IPv6Address
     special: dict[str, Any] = {}
     if cls is HomeAgentDiscoveryReply:
         special["addresses"] = st.lists(ADDRESS, max_size=4).map(tuple)
-    if cls is MobilePrefixAdvertisement:
-        prefix = st.tuples(st.integers(0, 128), strategies._build(PrefixInformation, {}))
-        special["prefixes"] = st.lists(prefix, max_size=4).map(tuple)
+    if cls in (MobilePrefixAdvertisement, MobilePrefixSolicitation):
+        special["options"] = NEIGHBOUR_OPTIONS
     message = data.draw(strategies._build(cls, special))
     packet = parse_packet(build_icmp6(source, destination, message))
     assert packet.checksum_is_right()
     assert decode_icmp6(packet.payload) == message
+
+
+@given(st.data(), ADDRESS, ADDRESS)
+@settings(deadline=None)
+def test_router_advertisements(data: Any, source: IPv6Address, destination: IPv6Address) -> None:
+    message = data.draw(strategies._build(RouterAdvertisement, {"options": NEIGHBOUR_OPTIONS}))
+    packet = parse_packet(build_router_advertisement(source, destination, message))
+    assert packet.checksum_is_right() and packet.hop_limit == 255
+    assert decode_router_advertisement(packet.payload) == message

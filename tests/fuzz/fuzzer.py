@@ -20,7 +20,6 @@ from mip6.icmp6 import (
     HomeAgentDiscoveryRequest,
     MobilePrefixAdvertisement,
     MobilePrefixSolicitation,
-    PrefixInformation,
     build_icmp6,
     decode_icmp6,
 )
@@ -44,7 +43,16 @@ from mip6.messages import (
     decode_message,
     encode_message,
 )
-from mip6.numbers import AckFlag, HeartbeatFlag, OptionType, RevocationFlag, SelectorFormat, UpdateFlag
+from mip6.neighbourdiscovery import (
+    AdvertisementInterval,
+    HomeAgentInformation,
+    PrefixInformation,
+    RouterAdvertisement,
+    UnknownNeighbourOption,
+    build_router_advertisement,
+    decode_router_advertisement,
+)
+from mip6.numbers import AckFlag, HeartbeatFlag, Icmp6Type, OptionType, RevocationFlag, SelectorFormat, UpdateFlag
 from mip6.optionlist import decode_options, encode_options
 from mip6.options import (
     AlternateCareOfAddress,
@@ -120,7 +128,12 @@ MESSAGES: tuple[Message, ...] = (
     FlowBindingIndication(1, 2, True, options=FLOWS),
     FlowBindingAcknowledgement(1, 0, FLOWS[:1]),
 )
-PREFIX = PrefixInformation(True, True, False, 0, 3600, 1800, A)
+ND_OPTIONS = (
+    PrefixInformation(64, True, True, True, 0, 3600, 1800, A),
+    AdvertisementInterval(70),
+    HomeAgentInformation(True, 0, 10, 1800),
+    UnknownNeighbourOption(1, bytes(6)),
+)
 MESSAGE_OCTETS = [encode_message(message) for message in MESSAGES]
 PACKETS = [
     *(build_packet(A, B, message, home_address=HOME) for message in MESSAGES),
@@ -133,9 +146,11 @@ ICMP6_OCTETS = [
         HomeAgentDiscoveryRequest(1, True),
         HomeAgentDiscoveryReply(1, False, 0, (A, B)),
         MobilePrefixSolicitation(1),
-        MobilePrefixAdvertisement(1, True, False, 0, ((64, PREFIX), (48, PREFIX))),
+        MobilePrefixAdvertisement(1, True, False, 0, ND_OPTIONS),
     )
 ]
+ADVERTISEMENT = RouterAdvertisement(64, False, False, True, 1, 0, 1800, options=ND_OPTIONS)
+ICMP6_OCTETS.append(build_router_advertisement(A, B, ADVERTISEMENT)[40:])
 STAMP_OCTETS = [
     write_probe(1, 1 << 63, 7, key) + tlv for key in (None, Key(bytes(32))) for tlv in (b"", b"\x80\1\0\2ab")
 ]
@@ -164,6 +179,10 @@ def _packet(data: bytes) -> None:
 
 
 def _icmp6(data: bytes) -> None:
+    if data[:1] == bytes((Icmp6Type.ROUTER_ADVERTISEMENT,)):
+        advertisement = decode_router_advertisement(data)
+        _same(advertisement, build_router_advertisement(A, B, advertisement)[40:], decode_router_advertisement)
+        return
     message = decode_icmp6(data)
     _same(message, build_icmp6(A, B, message)[40:], decode_icmp6)
 
@@ -199,7 +218,7 @@ KNOWN_FIRST = {  # octets that random input rarely has and without which it is r
     "decode_options": lambda chance: bytes((chance.choice(list(OptionType)), chance.randrange(24))),
     "decode_selector": lambda chance: bytes((chance.choice(list(SelectorFormat)), 0)),
     "parse_packet": lambda chance: b"\x60\0\0\0\0" + bytes((chance.randrange(60), chance.choice((0, 43, 60, 135)))),
-    "decode_icmp6": lambda chance: bytes((chance.randrange(144, 148), 0)),
+    "decode_icmp6": lambda chance: bytes((chance.choice((134, *range(144, 148))), 0)),
     "stamp": lambda chance: bytes(chance.randrange(120)),
 }
 
