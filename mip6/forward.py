@@ -16,9 +16,10 @@ from mip6.errors import Error, error_about, forwardable, largest
 from mip6.forwarding import DropReason, End, FlowRule, IPAddress, Node, Tunnel
 from mip6.lookup import Lookup
 from mip6.matching import matches
-from mip6.memory import Memory
+from mip6.memory import Memory, SharedFlow
 from mip6.numbers import Protocol
 from mip6.packet import Parsed, parse
+from mip6.sharing import flow_of
 
 OUTER_HOP_LIMIT = 64  # RFC 2473 §6.3: the default of the node
 _FRAGMENT_HEADER = 8
@@ -36,11 +37,13 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Encapsulated:
-    """An inner packet of `size` octets leaves over one tunnel or, n-casting, over several."""
+    """An inner packet of `size` octets leaves over one tunnel or, n-casting, over several. `flow` is what is remembered
+    of its flow where a rule with weights chose the tunnel."""
 
     node: Node
     size: int
     copies: tuple[Copy, ...]
+    flow: SharedFlow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,12 @@ def encapsulate(
     tunnels = _tunnels(node, rule)
     if not tunnels:
         return Dropped(DropReason.NO_TUNNEL)
+    flow = None
+    if rule is not None and rule.weights:
+        weights = dict(zip(rule.bids, rule.weights, strict=True))
+        weighted = [(tunnel, weights[tunnel.bid]) for tunnel in tunnels]
+        chosen, flow = memory.flows.tunnel(flow_of(parsed, uplink), weighted, now)
+        tunnels = (chosen,)
     if any((parsed.source, parsed.destination) == (tunnel.local, tunnel.remote) for tunnel in tunnels):
         return Dropped(DropReason.LOOP)  # RFC 2473 §4.1.2
     if parsed.hop_limit == 0:
@@ -103,7 +112,7 @@ def encapsulate(
     if len(packet) > limit:  # RFC 2473 §7.1 (a), §7.2 (a)
         return Dropped(DropReason.TOO_BIG, error_about(table, packet, parsed, Error.TOO_BIG, limit))
     copies = (Copy(one, _outer(one, packet, parsed, identification)) for one in tunnels)
-    return Encapsulated(node, len(packet), tuple(copies))
+    return Encapsulated(node, len(packet), tuple(copies), flow)
 
 
 def decapsulate(lookup: Lookup, outer: Arrival, inner: bytes, memory: Memory, now: float) -> Delivered | Dropped:

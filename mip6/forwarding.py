@@ -86,6 +86,10 @@ class FlowRule:
     drop: bool = False
     weights: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.weights and len(self.weights) != len(self.bids):
+            raise ValueError(f"flow {self.fid}: {len(self.weights)} weights for {len(self.bids)} BIDs")
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

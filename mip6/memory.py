@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from mip6.forwarding import FlowRule
+from mip6.forwarding import FlowRule, Tunnel
 from mip6.packet import Parsed
+from mip6.sharing import Flow, choose
 
 FRAGMENTS_REMEMBERED = 1024
+FLOWS_REMEMBERED = 65536
+FLOW_IDLE = 60.0  # seconds without a packet, after which a flow that goes on is a new one
+_CHANCES = 16  # how many flows that are in use are passed over in search of one that is not
 _Key = tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address, int, int]
 
 
@@ -42,8 +46,58 @@ def _fragmented(packet: Parsed) -> _Key | None:
     return packet.source, packet.destination, protocol, packet.fragment.identification
 
 
+class SharedFlow:
+    """A flow that a rule with weights sent over the tunnel `bid`; its last packet was `seen` then, in seconds."""
+
+    __slots__ = ("_queued", "bid", "seen")
+
+    def __init__(self, bid: int, now: float) -> None:
+        self.bid, self.seen, self._queued = bid, now, now
+
+    def has_another_chance(self) -> bool:
+        """Whether it was seen since it was asked for the last time."""
+        used, self._queued = self.seen > self._queued, self.seen
+        return used
+
+
+class FlowMemory:
+    """Which tunnel a shared flow goes over, so that it keeps it while others and their weights change. What was unused
+    for longest is forgotten first, or nearly."""
+
+    def __init__(self) -> None:
+        self._flows: dict[Flow, SharedFlow] = {}
+
+    def tunnel(self, flow: Flow, tunnels: list[tuple[Tunnel, int]], now: float) -> tuple[Tunnel, SharedFlow]:
+        """The tunnel for the next packet of a flow, of usable ones with their weights. A flow that was idle, or whose
+        tunnel is not among them, chooses anew."""
+        known = self._flows.get(flow)
+        if known is not None and now - known.seen <= FLOW_IDLE:
+            for tunnel, _ in tunnels:
+                if tunnel.bid == known.bid:
+                    known.seen = now
+                    return tunnel, known
+        even = not any(weight for _, weight in tunnels)
+        bid = choose(flow, ((tunnel.bid, 1 if even else weight) for tunnel, weight in tunnels))
+        known = SharedFlow(bid, now)
+        self._flows.pop(flow, None)
+        if len(self._flows) >= FLOWS_REMEMBERED:
+            self._forget_one()
+        self._flows[flow] = known
+        return next(tunnel for tunnel, _ in tunnels if tunnel.bid == bid), known
+
+    def _forget_one(self) -> None:
+        for _ in range(_CHANCES):
+            flow = next(iter(self._flows))
+            known = self._flows.pop(flow)
+            if not known.has_another_chance():
+                return
+            self._flows[flow] = known
+        del self._flows[next(iter(self._flows))]
+
+
 class Memory:
     """All of it together, for one data plane. It outlives the tables."""
 
     def __init__(self) -> None:
         self.fragments = FragmentMemory()
+        self.flows = FlowMemory()

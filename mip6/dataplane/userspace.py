@@ -2,7 +2,7 @@
 
 The verdicts are those of `mip6.forward`, which handles every packet of a new flow and all that is unusual. What it
 decided for an ordinary packet is kept per flow, so that the next one only gets its outer header put in front. The
-cache holds nothing that a new table could contradict: it is emptied with every table.
+cache holds nothing that a new table could contradict: it is emptied with every table; `Memory` is what stays.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from mip6.dataplane.offload import (
     virtio_header,
 )
 from mip6.dataplane.receive import TunnelReceiver, outer_fields
+from mip6.dataplane.send import Senders
 from mip6.errors import path_mtu_changed, relayed_too_big
-from mip6.events import PathMtuChanged
 from mip6.forward import Arrival, Dropped, decapsulate, encapsulate, outer_header
-from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, MINIMUM_MTU, DropReason, End, ForwardingTable, IPAddress, Tunnel
-from mip6.memory import Memory
+from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, DropReason, End, ForwardingTable, Tunnel
+from mip6.memory import FLOW_IDLE, Memory, SharedFlow
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.packet import PORT_PROTOCOLS
 from mip6.ratelimit import RateLimit
-from mip6.system import log
 from mip6.system.tun import Tun
 
 BATCH = 64  # packets per wake-up of the loop, so that signalling is not starved
@@ -45,8 +44,6 @@ _ORDINARY = PORT_PROTOCOLS | {Protocol.ESP}  # what a flow rule can look at is i
 _PORTS, _TCP_HEADER = 4, 20
 _PLAIN_IPV4 = 0x45  # the first octet of an IPv4 packet without options
 _ICMP6_FILTER = 1
-_IPV6_MTU = 24
-_SO_SNDBUFFORCE = 32
 
 
 class _Way:
@@ -76,7 +73,9 @@ class _Known:
         self.flow_sum = pseudo_sum(packet)
 
 
-_UNKNOWN: tuple[int, tuple[_Way, ...]] = (-1, ())
+_Flow = tuple[int, tuple[_Way, ...], SharedFlow | None]
+"""What is remembered of a flow that leaves: the smallest MTU among its ways, they, and, if it is shared, its choice."""
+_UNKNOWN: _Flow = (-1, (), None)
 _IPV4_ORDINARY = IPV4_HEADER + _PORTS
 
 
@@ -103,13 +102,12 @@ class UserspaceDataPlane:
         self._index = Index(End.HOME_AGENT, IPv6Address(0))
         self._tunnels: dict[tuple[IPv6Address, int], TunnelCounters] = {}
         self._drops: dict[DropReason, int] = {}
-        self._flows: dict[bytes, tuple[int, tuple[_Way, ...]]] = {}  # the smallest MTU among the ways, and they
+        self._flows: dict[bytes, _Flow] = {}
         self._arrivals: dict[bytes, _Known] = {}
-        self._senders: dict[tuple[IPAddress, str | None], socket.socket] = {}
+        self._senders = Senders(on_path_mtu, BUFFER)
         self._memory = Memory()
         self._answers = RateLimit(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
         self._identification = int.from_bytes(os.urandom(4), "big")
-        self._complained: set[tuple[IPAddress, int]] = set()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -134,9 +132,7 @@ class UserspaceDataPlane:
         for reader in readers:
             self._loop.remove_reader(reader)
             reader.close()
-        for sock in self._senders.values():
-            sock.close()
-        self._senders.clear()
+        self._senders.close()
         if remove:
             self._tun.remove()
         else:
@@ -150,9 +146,7 @@ class UserspaceDataPlane:
                 del self._tunnels[key]
         self._flows.clear()
         self._arrivals.clear()
-        self._complained.clear()
-        for way in self._senders.keys() - self._index.senders():
-            self._senders.pop(way).close()
+        self._senders.keep(self._index.senders())
 
     def counters(self) -> Counters:
         """The counters, live."""
@@ -165,17 +159,22 @@ class UserspaceDataPlane:
     # --- from the device into tunnels -------------------------------------------------------------------------------
 
     def _read_tun(self) -> None:
-        read, fd, flows = os.read, self._tun.fd, self._flows
+        read, fd, flows, now = os.read, self._tun.fd, self._flows, self._loop.time()
         for _ in range(BATCH):
             try:
                 data = read(fd, VIRTIO_HEADER + 65536)[VIRTIO_HEADER:]
             except BlockingIOError:
                 return
             size = len(data)
-            mtu, ways = flows.get(data[:4] + data[6:7] + data[8:44], _UNKNOWN)
+            mtu, ways, shared = flows.get(data[:4] + data[6:7] + data[8:44], _UNKNOWN)
             if size > mtu or not data[7] or size != IPV6_HEADER + (data[4] << 8 | data[5]):
-                self._other(data)
+                self._other(data, now)
                 continue
+            if shared is not None:
+                if now - shared.seen > FLOW_IDLE:
+                    self._classify(data, now)
+                    continue
+                shared.seen = now
             length = size.to_bytes(2, "big")
             for way in ways:
                 try:
@@ -186,16 +185,19 @@ class UserspaceDataPlane:
                     way.counters.packets_out += 1
                     way.counters.bytes_out += size
 
-    def _other(self, data: bytes) -> None:
+    def _other(self, data: bytes, now: float) -> None:
         """A packet whose flow is not known; or IPv4, which is looked up here."""
         size = len(data)
         if size < _IPV4_ORDINARY or data[0] != _PLAIN_IPV4:
-            self._classify(data)
+            self._classify(data, now)
             return
-        mtu, ways = self._flows.get(_flow4(data), _UNKNOWN)
-        if size > mtu or not data[8] or size != data[2] << 8 | data[3]:
-            self._classify(data)
+        mtu, ways, shared = self._flows.get(_flow4(data), _UNKNOWN)
+        idle = shared is not None and now - shared.seen > FLOW_IDLE
+        if size > mtu or not data[8] or size != data[2] << 8 | data[3] or idle:
+            self._classify(data, now)
             return
+        if shared is not None:
+            shared.seen = now
         for way in ways:
             try:
                 way.socket.sendto(b"".join((way.head, data[2:4], way.tail, data)), way.address)
@@ -205,10 +207,10 @@ class UserspaceDataPlane:
                 way.counters.packets_out += 1
                 way.counters.bytes_out += size
 
-    def _classify(self, data: bytes) -> None:
+    def _classify(self, data: bytes, now: float) -> None:
         """The reference decides; an ordinary decision is remembered for its flow."""
         self._identification = self._identification + 1 & 0xFFFFFFFF
-        verdict = encapsulate(self._index, data, self._memory, self._identification, self._loop.time())
+        verdict = encapsulate(self._index, data, self._memory, self._identification, now)
         if isinstance(verdict, Dropped):
             self._dropped(verdict)
             return
@@ -216,7 +218,7 @@ class UserspaceDataPlane:
         for copy in verdict.copies:
             tunnel = copy.tunnel
             try:
-                sock = self._sender(tunnel)
+                sock = self._senders.socket(tunnel)
                 for outer in copy.packets:
                     sock.sendto(outer, (str(tunnel.remote), 0))
             except OSError as error:
@@ -230,68 +232,15 @@ class UserspaceDataPlane:
             if len(self._flows) >= FLOWS:
                 self._flows.clear()
             key = _flow4(data) if data[0] == _PLAIN_IPV4 else data[:4] + data[6:7] + data[8:44]
-            self._flows[key] = min(way.tunnel.mtu for way in ways), tuple(ways)
+            self._flows[key] = min(way.tunnel.mtu for way in ways), tuple(ways), verdict.flow
 
     def _count(self, home_address: IPv6Address, bid: int) -> TunnelCounters:
         return self._tunnels.setdefault((home_address, bid), TunnelCounters())
 
-    def _sender(self, tunnel: Tunnel) -> socket.socket:
-        """The socket that is bound to the tunnel's local address, so that `from` rules apply, and to its device."""
-        key = tunnel.local, tunnel.device
-        sock = self._senders.get(key)
-        if sock is not None:
-            return sock
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, BUFFER)
-            if tunnel.device is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, tunnel.device.encode())
-            sock.bind((str(tunnel.local), 0))
-        except OSError:
-            sock.close()
-            raise
-        self._senders[key] = sock
-        return sock
-
     def _send_failed(self, tunnel: Tunnel, error: OSError) -> None:
-        """What the kernel refused is counted; a message that is too long teaches the path MTU."""
         self._drop(DropReason.SEND_FAILED)
-        if error.errno == errno.EMSGSIZE:
-            self._learn_mtu(tunnel)
-        elif error.errno in (errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL, errno.EINVAL):
-            stale = self._senders.pop((tunnel.local, tunnel.device), None)  # the address or device is another one now
-            if stale is not None:
-                stale.close()
+        if self._senders.failed(tunnel, error):
             self._flows.clear()
-        self._complain(tunnel, error)
-
-    def _learn_mtu(self, tunnel: Tunnel) -> None:
-        """Ask the kernel what the route to the far end carries; a connected socket knows."""
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            try:
-                if tunnel.device is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, tunnel.device.encode())
-                sock.bind((str(tunnel.local), 0))
-                sock.connect((str(tunnel.remote), 9))
-                mtu = sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
-            except OSError as error:  # the route or the address went away meanwhile
-                self._complain(tunnel, error)
-                return
-        if MINIMUM_MTU <= mtu < tunnel.mtu + IPV6_HEADER:
-            self._on_path_mtu(PathMtuChanged(tunnel.local, tunnel.remote, mtu))
-
-    def _complain(self, tunnel: Tunnel, error: OSError) -> None:
-        """One log line per tunnel and kind of error, until the table changes."""
-        key = tunnel.remote, error.errno or 0
-        if error.errno not in (errno.EAGAIN, errno.ENOBUFS) and key not in self._complained:
-            self._complained.add(key)
-            log.event(
-                "tunnel_send_failed",
-                "warning",
-                local=str(tunnel.local),
-                remote=str(tunnel.remote),
-                error=os.strerror(error.errno or 0),
-            )
 
     # --- from tunnels to the device ---------------------------------------------------------------------------------
 

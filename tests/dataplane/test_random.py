@@ -99,12 +99,16 @@ SELECTORS = st.one_of(
         ANY | {"source": ADDRESSES4, "destination": ADDRESSES4, "ds_field": CODEPOINTS, "protocol": PROTOCOLS},
     ),
 )
-RULES = st.lists(
-    st.builds(
-        FlowRule, st.just(1), st.just(1), SELECTORS, st.sampled_from([(1,), (2,), (2, 1), (1, 2, 3)]), st.booleans()
-    ),
-    max_size=4,
-).map(tuple)
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> FlowRule:
+    bids = draw(st.sampled_from([(1,), (2,), (2, 1), (1, 2, 3)]))
+    weights = draw(st.one_of(st.just(()), st.tuples(*[st.integers(0, 2) for _ in bids])))
+    return FlowRule(1, 1, draw(SELECTORS), bids, draw(st.sampled_from([False, False, False, True])), weights)
+
+
+RULES = st.lists(rules(), max_size=4).map(tuple)
 
 
 @st.composite
@@ -194,7 +198,7 @@ class Stage:
     """The data plane between a packet socket at the far end and one on its device."""
 
     def __init__(self, far: socket.socket) -> None:
-        self.far = far
+        self.far, self.memory = far, Memory()  # the reference remembers what the plane does
         ip("neighbour", "add", str(CELL), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
         ip("route", "add", f"{CELL}/128", "dev", "eth0")
         ip("link", "set", "eth0", "mtu", "1600")
@@ -253,9 +257,9 @@ def test_out(far: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def story(table: ForwardingTable, sent: list[bytes]) -> None:
         stage.begin(table)
-        memory, outer, errors, drops = Memory(), [], [], []
+        now, outer, errors, drops = asyncio.get_running_loop().time(), [], [], []
         for packet in sent:
-            verdict = encapsulate(Plain(table), packet, memory, 0, 0)
+            verdict = encapsulate(Plain(table), packet, stage.memory, 0, now)
             if isinstance(verdict, Encapsulated):
                 outer += [one for copy in verdict.copies for one in copy.packets]
             else:
@@ -286,10 +290,12 @@ def test_in(far: socket.socket) -> None:
 
     async def story(table: ForwardingTable, arriving: list[tuple[IPv6Address, int, bytes]]) -> None:
         stage.begin(table)
-        memory, delivered, drops = Memory(), [], []
+        now, delivered, drops = asyncio.get_running_loop().time(), [], []
         for source, traffic_class, packet in arriving:
             inside = Protocol.IPV4 if packet[0] >> 4 == 4 else Protocol.IPV6
-            verdict = decapsulate(Plain(table), Arrival(source, AGENT, traffic_class, inside), packet, memory, 0)
+            verdict = decapsulate(
+                Plain(table), Arrival(source, AGENT, traffic_class, inside), packet, stage.memory, now
+            )
             if isinstance(verdict, Delivered):
                 delivered.append(verdict.packet)
             else:
