@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
-from mip6.forwarding import FlowRule
+from mip6.forwarding import DSMIP_PORT, Encapsulation, FlowRule, IPAddress
 from mip6.selectors import TrafficSelector, decode_selector, encode_selector
 
 MAX_DELETE_BCE_TIMEOUT = 10.0  # seconds, RFC 6275 §12
@@ -22,13 +22,30 @@ LOWEST_PRIORITY = 128  # BID-PRI 0: the sender knows no RFC 6089 and says nothin
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One care-of address of a home address. `lifetime` in seconds as granted, `expires` on the engine's clock."""
+    """One care-of address of a home address. `lifetime` in seconds as granted, `expires` on the engine's clock.
+
+    Where a NAT made `care_of_address` of the one that the mobile node has, that is `inside` (RFC 5555 §4.2); `port` is
+    where its UDP packets come from. Data is encapsulated as `encapsulation` says.
+    """
 
     bid: int
-    care_of_address: IPv6Address
+    care_of_address: IPAddress
     priority: int
     lifetime: int
     expires: float
+    encapsulation: Encapsulation = Encapsulation.NATIVE
+    port: int = DSMIP_PORT
+    inside: IPAddress | None = None
+
+    @property
+    def stated(self) -> IPAddress:
+        """The care-of address as the mobile node's Binding Updates state it."""
+        return self.inside or self.care_of_address
+
+    @property
+    def signalled_in_udp(self) -> bool:
+        """Whether messages to this care-of address go inside UDP (RFC 5555 §4.2: always, over IPv4)."""
+        return isinstance(self.care_of_address, IPv4Address) or self.encapsulation is Encapsulation.UDP
 
     def rank(self) -> tuple[int, int]:
         """Preference: lower first (RFC 6089 §4.1: lowest BID-PRI)."""
@@ -65,6 +82,8 @@ class BindingCacheEntry:
     flows: tuple[FlowBinding, ...] = ()
     prefixes: tuple[IPv6Network, ...] = ()
     deleted: float | None = None
+    ipv4_home_address: IPv4Address | None = None
+    ipv4_prefixes: tuple[IPv4Network, ...] = ()
 
     def binding(self, bid: int) -> Binding | None:
         """The binding of this BID."""
@@ -79,7 +98,8 @@ class BindingCacheEntry:
         left = tuple(one for one in self.bindings if one.bid not in bids)
         if left:
             return replace(self, bindings=left)
-        return replace(self, bindings=(), flows=(), prefixes=(), deleted=deleted)
+        # the IPv4 home address is no longer used, but stays the node's (RFC 5555 §2.5)
+        return replace(self, bindings=(), flows=(), prefixes=(), ipv4_prefixes=(), deleted=deleted)
 
     def deadline(self) -> float | None:
         """When something of this entry ends by itself."""
@@ -95,18 +115,30 @@ class BindingCacheEntry:
             "timestamp": self.timestamp,
             "deleted": None if self.deleted is None else self.deleted + offset,
             "bindings": [
-                [one.bid, str(one.care_of_address), one.priority, one.lifetime, round(one.expires + offset, 3)]
+                [
+                    one.bid,
+                    str(one.care_of_address),
+                    one.priority,
+                    one.lifetime,
+                    round(one.expires + offset, 3),
+                    one.encapsulation,
+                    one.port,
+                    None if one.inside is None else str(one.inside),
+                ]
                 for one in self.bindings
             ],
             "flows": [
                 [one.fid, one.priority, encode_selector(one.selector).hex(), list(one.bids)] for one in self.flows
             ],
             "prefixes": [str(one) for one in self.prefixes],
+            "ipv4_home_address": None if self.ipv4_home_address is None else str(self.ipv4_home_address),
+            "ipv4_prefixes": [str(one) for one in self.ipv4_prefixes],
         }
 
 
 def from_record(home_address: IPv6Address, record: Mapping[str, Any], offset: float) -> BindingCacheEntry:
-    """The entry of a stored record; ValueError, KeyError or TypeError when it is not one."""
+    """The entry of a stored record; ValueError, KeyError or TypeError when it is not one. What an older version did not
+    store, about IPv4, is as it was then."""
     flows = []
     for fid, priority, selector, bids in record["flows"]:
         octets = bytes.fromhex(selector)
@@ -116,11 +148,33 @@ def from_record(home_address: IPv6Address, record: Mapping[str, Any], offset: fl
         bool(record["mobile_router"]),
         int(record["sequence"]),
         int(record["timestamp"]),
-        tuple(
-            Binding(int(bid), IPv6Address(care_of), int(priority), int(lifetime), float(expires) - offset)
-            for bid, care_of, priority, lifetime, expires in record["bindings"]
-        ),
+        tuple(_binding(offset, *one) for one in record["bindings"]),
         tuple(flows),
         tuple(IPv6Network(one) for one in record["prefixes"]),
         None if record["deleted"] is None else float(record["deleted"]) - offset,
+        None if record.get("ipv4_home_address") is None else IPv4Address(record["ipv4_home_address"]),
+        tuple(IPv4Network(one) for one in record.get("ipv4_prefixes", ())),
+    )
+
+
+def _binding(
+    offset: float,
+    bid: int,
+    care_of: str,
+    priority: int,
+    lifetime: int,
+    expires: float,
+    encapsulation: str = Encapsulation.NATIVE,
+    port: int = DSMIP_PORT,
+    inside: str | None = None,
+) -> Binding:
+    return Binding(
+        int(bid),
+        ip_address(care_of),
+        int(priority),
+        int(lifetime),
+        float(expires) - offset,
+        Encapsulation(encapsulation),
+        int(port),
+        None if inside is None else ip_address(inside),
     )

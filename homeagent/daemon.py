@@ -30,6 +30,7 @@ async def run(settings: HomeAgentSettings) -> None:
                 mtu=settings.mtu,
                 store=store,
                 home_link=settings.home_link,
+                zero_checksum=settings.udp_zero_checksum,
             )
         )
         shell.spawn(store.run())

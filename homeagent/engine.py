@@ -19,7 +19,8 @@ from homeagent import views
 from homeagent.admission import judge
 from homeagent.bindingcache import BindingCacheEntry, from_record
 from homeagent.deadlines import Deadlines
-from homeagent.reception import Reception
+from homeagent.dualstack import Ipv4HomeAddresses, nat_detection, reachable, stated_alone
+from homeagent.reception import ERRORS_PER_SECOND, Reception
 from homeagent.registration import Accepted, Refusal, Request
 from homeagent.revocation import Revocations
 from homeagent.security import Discard, Proof, authenticate, protect
@@ -31,6 +32,7 @@ from mip6.headers import SignallingPacket, build_packet, parse_packet
 from mip6.messages import BindingAcknowledgement, BindingRevocationAcknowledgement, BindingUpdate, decode_message
 from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import BindingRefreshAdvice
+from mip6.ratelimit import RateLimit
 
 if TYPE_CHECKING:
     from random import Random
@@ -48,6 +50,12 @@ class Exchange:
     node: NodeSettings
     proof: Proof
 
+    def request(self) -> Request:
+        """What the rules of registration need of it."""
+        packet = self.packet
+        has_option = packet.home_address is not None
+        return Request(self.update, packet.sender(), packet.source, has_option, self.proof.timestamp, self.event.outer)
+
 
 class HomeAgent:
     """The engine. `random` gives the first sequence number of Binding Revocations."""
@@ -64,6 +72,8 @@ class HomeAgent:
         self._deadlines = Deadlines()
         self._offset = 0.0
         self._counts: Counter[str] = Counter()
+        self._ipv4 = Ipv4HomeAddresses(settings, self._cache)
+        self._strangers = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._reception = Reception(settings, self._cache, self._counts)
 
     # --- the engine's interface -------------------------------------------------------------------------------------
@@ -120,7 +130,7 @@ class HomeAgent:
                 result += [actions.StoreNode(home, None)]
                 continue
             try:
-                self._set_entry(from_record(home, record, self._offset))
+                self._set_entry(reachable(self.settings, from_record(home, record, self._offset)))
             except (ValueError, KeyError, TypeError) as error:
                 fields = {"home_address": str(home), "error": repr(error)}
                 result.append(Report("stored binding is not readable", "error", fields))
@@ -139,6 +149,7 @@ class HomeAgent:
         return {
             "role": "homeagent",
             "address": str(self.settings.address),
+            "ipv4_address": None if self.settings.ipv4_address is None else str(self.settings.ipv4_address),
             "device": self.settings.device,
             "nodes": nodes,
             "signalling": dict(self._counts),
@@ -174,16 +185,15 @@ class HomeAgent:
                 raise Discard("no association")  # RFC 4285 §5.1.1
             proof = authenticate(node, self.settings.insecure, packet, update, entry, now + self._offset)
             exchange = Exchange(event, packet, update, node, proof)
-            request = Request(update, home, packet.source, packet.home_address is not None, proof.timestamp)
             if proof.refusal is not None:
-                return self._refuse(exchange, proof.refusal)
-            accepted = judge(self.settings, node, entry, request, now, self._revocations.pending(home))
+                return self._refuse(exchange, proof.refusal, now)
+            accepted = judge(self.settings, node, entry, exchange.request(), now, self._revocations.pending(home))
         except Discard as why:
             self._counts["discarded"] += 1
             fields = {"home_address": str(home), "source": str(packet.source), "why": str(why)}
             return [Report("Binding Update discarded", "warning", fields)]
         except Refusal as refusal:
-            return self._refuse(exchange, refusal)
+            return self._refuse(exchange, refusal, now)
         if accepted.created and views.on_home_link(self.settings, home):
             # a retransmission during the check takes the place of the one before: the newest is answered
             checking = home in self._checking
@@ -208,23 +218,23 @@ class HomeAgent:
         exchange = Exchange(event, packet, update, node, proof)
         if duplicate:
             refusal = Refusal(BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED, f"{home} is in use on the home link")
-            return self._refuse(exchange, refusal)
-        request = Request(update, home, packet.source, packet.home_address is not None, proof.timestamp)
+            return self._refuse(exchange, refusal, now)
         try:
-            accepted = judge(self.settings, node, entry, request, now, self._revocations.pending(home))
+            accepted = judge(self.settings, node, entry, exchange.request(), now, self._revocations.pending(home))
         except Refusal as refusal:
-            return self._refuse(exchange, refusal)
+            return self._refuse(exchange, refusal, now)
         return self._commit(exchange, accepted)
 
     def _commit(self, exchange: Exchange, accepted: Accepted) -> list[Action]:
         """The one place where a registration takes effect: stored, forwarded, defended, acknowledged, in this order."""
-        home, entry = exchange.packet.sender(), accepted.entry
+        home = exchange.packet.sender()
+        entry, ipv4 = self._ipv4.bind(exchange.node, accepted.entry, exchange.update)
         before = self._cache.get(home)
         result: list[Action] = [actions.StoreNode(home, entry.to_record(self._offset)), *self._set_entry(entry)]
         if accepted.created and views.on_home_link(self.settings, home):
             assert self.settings.home_link is not None
             result.append(actions.AnnounceNeighbour(home, self.settings.home_link, entry.mobile_router))
-        options = accepted.options
+        options = (*ipv4, *accepted.options)  # IPv4 Address Acknowledgement before all BIDs (RFC 5648 §8.2)
         advice = self.settings.refresh_advice // 4 * 4
         if 0 < advice < accepted.lifetime:
             options = (BindingRefreshAdvice(advice), *options)
@@ -235,16 +245,16 @@ class HomeAgent:
         self._counts["accepted"] += 1
         fields: dict[str, object] = {
             "home_address": str(home),
-            "bindings": {one.bid: str(one.care_of_address) for one in entry.bindings},
+            "bindings": {one.bid: views.where(one) for one in entry.bindings},
             "flows": [flow.fid for flow in entry.flows],
             "lifetime": accepted.lifetime,
             "sequence": update.sequence,
             "status": accepted.status.name,
         }
-        refresh = before is not None and _places(before) == _places(entry)
+        refresh = before is not None and views.places(before) == views.places(entry)
         return [*result, self._answer(exchange, answer), Report(name, "debug" if refresh else "info", fields)]
 
-    def _refuse(self, exchange: Exchange, refusal: Refusal) -> list[Action]:
+    def _refuse(self, exchange: Exchange, refusal: Refusal, now: float) -> list[Action]:
         self._counts[f"refused_{int(refusal.status)}"] += 1
         sequence = exchange.update.sequence if refusal.sequence is None else refusal.sequence
         answer = BindingAcknowledgement(refusal.status, AckFlag(0), sequence, 0, refusal.options)
@@ -254,16 +264,25 @@ class HomeAgent:
             "status": refusal.status.name,
             "why": str(refusal),
         }
-        return [self._answer(exchange, answer), Report("Binding Update refused", "warning", fields)]
+        report = Report("Binding Update refused", "warning", fields)
+        proved = refusal.status != BindingStatus.MIPV6_AUTH_FAIL
+        if not proved and exchange.event.outer is not None and not self._strangers.allow(now):
+            return [report]  # whoever spoofs addresses does not make this a reflector
+        return [self._answer(exchange, answer), report]
 
     def _answer(self, exchange: Exchange, answer: BindingAcknowledgement) -> SendPacket:
-        """RFC 6275 §9.5.4: to the source of the Binding Update; a routing header if and only if it had the option."""
+        """RFC 6275 §9.5.4: to the source of the Binding Update; a routing header if and only if it had the option.
+        In the same encapsulation, between the same ends (RFC 5555 §4.2)."""
         packet, event = exchange.packet, exchange.event
+        if event.outer is not None:
+            stated = stated_alone(exchange.update)
+            detection = nat_detection(self.settings, exchange.update, event.outer, stated)
+            answer = replace(answer, options=(detection, *answer.options))
         mh = protect(answer, exchange.proof, exchange.node, packet)
         data = build_packet(self.settings.address, packet.source, mh, routing_address=packet.home_address)
         if packet.source == packet.sender() and event.link_layer_source:  # from home (§10.3.2)
             return SendPacket(data, event.interface, event.link_layer_source)
-        return SendPacket(data)
+        return SendPacket(data, outer=event.outer)
 
     # --- entries, time, revocation ----------------------------------------------------------------------------------
 
@@ -272,6 +291,7 @@ class HomeAgent:
         home = entry.home_address
         before = self._cache.get(home)
         self._cache[home] = entry
+        self._ipv4.hold(entry)
         self._arm(home)
         result: list[Action] = []
         if entry.bindings:
@@ -282,9 +302,7 @@ class HomeAgent:
                 result.append(actions.ForwardingChanged())
         elif self._forwarding.pop(home, None) is not None:
             result.append(actions.ForwardingChanged())
-        if self.settings.home_link is not None and (
-            before is None or bool(before.bindings) != bool(entry.bindings) or before.prefixes != entry.prefixes
-        ):
+        if self.settings.home_link is not None and (before is None or views.served(before) != views.served(entry)):
             result.append(actions.KernelChanged())
         return result
 
@@ -395,5 +413,8 @@ class HomeAgent:
         return changes[:1]
 
 
-def _places(entry: BindingCacheEntry) -> tuple[object, ...]:
-    return tuple((one.bid, one.care_of_address) for one in entry.bindings), entry.flows, entry.prefixes
+def _request(exchange: Exchange) -> Request:
+    packet = exchange.packet
+    has_option = packet.home_address is not None
+    outer = exchange.event.outer
+    return Request(exchange.update, packet.sender(), packet.source, has_option, exchange.proof.timestamp, outer)

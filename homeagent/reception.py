@@ -28,6 +28,7 @@ from mip6.messages import (
 from mip6.numbers import ErrorStatus, OptionType, Protocol
 from mip6.options import MalformedOption
 from mip6.ratelimit import RateLimit
+from mip6.udp import UdpEnds
 from mip6.wire import FormError
 
 ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
@@ -60,6 +61,8 @@ class Reception:
             return self._count("not_for_us")
         if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
             return self._count("source_not_unicast")
+        if event.outer is not None and packet.home_address is not None:
+            return self._count("wrong_encapsulation")  # inside UDP the source is the home address (RFC 5555 §4.2)
         if packet.protocol != Protocol.MOBILITY:
             return self._home_address_option(packet, now)
         if not packet.checksum_is_right():
@@ -67,9 +70,9 @@ class Reception:
         try:
             message = decode_message(packet.payload)
         except UnknownType:
-            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now, event.outer)
         except BadHeader as error:
-            return self._parameter_problem(packet, packet.offset + error.offset, now)
+            return self._parameter_problem(packet, packet.offset + error.offset, now, event.outer)
         except FormError:
             return self._count("form_error")
         for option in message.options:
@@ -78,9 +81,9 @@ class Reception:
                 OptionType.BINDING_IDENTIFIER,
                 OptionType.FLOW_IDENTIFICATION,
             ):
-                return self._parameter_problem(packet, packet.offset + option.offset, now)
+                return self._parameter_problem(packet, packet.offset + option.offset, now, event.outer)
         if isinstance(message, NOT_SERVED):
-            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now, event.outer)
         return packet, message
 
     def _home_address_option(self, packet: SignallingPacket, now: float) -> list[Action]:
@@ -97,19 +100,23 @@ class Reception:
         header = ipv6_header(home, packet.destination, packet.protocol, len(packet.payload), packet.hop_limit)
         return [DeliverLocally(header + packet.payload)]
 
-    def _binding_error(self, packet: SignallingPacket, status: ErrorStatus, now: float) -> list[Action]:
+    def _binding_error(
+        self, packet: SignallingPacket, status: ErrorStatus, now: float, outer: UdpEnds | None = None
+    ) -> list[Action]:
         """RFC 6275 §9.3.3: to the source on the wire, naming the home address; rate limited like ICMPv6 errors."""
         self._counts[f"binding_error_{int(status)}"] += 1
         if not self._errors.allow(now):
             return []
         error = BindingError(status, packet.home_address or IPv6Address(0))
-        return [SendPacket(build_packet(self._settings.address, packet.source, error))]
+        return [SendPacket(build_packet(self._settings.address, packet.source, error), outer=outer)]
 
-    def _parameter_problem(self, packet: SignallingPacket, pointer: int, now: float) -> list[Action]:
+    def _parameter_problem(
+        self, packet: SignallingPacket, pointer: int, now: float, outer: UdpEnds | None
+    ) -> list[Action]:
         self._counts["parameter_problem"] += 1
         if not self._errors.allow(now):
             return []
-        return [SendPacket(parameter_problem(packet.packet, self._settings.address, pointer))]
+        return [SendPacket(parameter_problem(packet.packet, self._settings.address, pointer), outer=outer)]
 
     def _count(self, name: str) -> list[Action]:
         self._counts[name] += 1

@@ -8,10 +8,12 @@ changes nothing, not even the stored sequence number.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry, FlowBinding
+from homeagent.dualstack import Place, place
 from homeagent.settings import HomeAgentSettings, NodeSettings
+from mip6.forwarding import IPAddress
 from mip6.messages import BindingUpdate
 from mip6.numbers import BindingStatus, FlowStatus, OptionType, UpdateFlag
 from mip6.options import (
@@ -19,12 +21,14 @@ from mip6.options import (
     BindingIdentifier,
     FlowIdentification,
     FlowSummary,
+    IPv4CareOfAddress,
     MalformedOption,
     MobileNetworkPrefix,
     Option,
 )
 from mip6.selectors import UnknownSelector
 from mip6.suboptions import BindingReference, MalformedSubOption, TrafficSelectorSubOption
+from mip6.udp import UdpEnds
 
 
 class Refusal(Exception):
@@ -51,17 +55,21 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A Binding Update with what the packet around it said. `source` is the IPv6 source on the wire."""
+    """A Binding Update with what the packet around it said. `source` is the IPv6 source of the packet, `outer` the UDP
+    encapsulation that it came in."""
 
     update: BindingUpdate
     home_address: IPv6Address
     source: IPv6Address
     has_home_address_option: bool
     timestamp: int | None = None  # MESG-ID, already checked
+    outer: UdpEnds | None = None
 
 
-def is_unicast_routable(address: IPv6Address) -> bool:
+def is_unicast_routable(address: IPAddress) -> bool:
     """Whether packets can be sent to this address across routers (RFC 6275 §9.5.1)."""
+    if isinstance(address, IPv4Address) and (address.is_reserved or address.packed[0] == 0):
+        return False  # 240/4 with the broadcast address, "this network"
     return not (address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local)
 
 
@@ -77,7 +85,7 @@ def register(
     care_of = care_of_address(request)
     if update.lifetime == 0 or (care_of == request.home_address and not identifiers and not malformed):
         return _deregister(settings, entry, request, identifiers, malformed, now)
-    if not request.has_home_address_option and request.source == request.home_address:
+    if not request.has_home_address_option and request.source == request.home_address and request.outer is None:
         # §10.3.1 asks for the option and names no status for its absence
         raise Refusal(BindingStatus.REASON_UNSPECIFIED, "no Home Address option")
     home = request.home_address
@@ -93,20 +101,36 @@ def register(
 
     lifetime = min(update.lifetime, settings.max_lifetime) // 4 * 4
     if malformed or identifiers:
-        bindings, status, answers = _bind_identified(settings, live, update, identifiers, malformed, lifetime, now)
+        bindings, status, answers = _bind_identified(settings, live, request, identifiers, malformed, lifetime, now)
     else:
         # RFC 5648 §6.3: a Binding Update without BID option replaces all bindings by its own
-        bindings = (Binding(PLAIN, care_of, 0, lifetime, now + lifetime),)
+        known = live.binding(PLAIN) if live is not None else None
+        found = place(settings, care_of, known, request.outer, update.flags, alone=True)
+        if isinstance(found, BindingStatus):
+            raise Refusal(found, f"{care_of} cannot be a care-of address here")
+        bindings = (_binding(PLAIN, found, 0, lifetime, now),)
         status, answers = BindingStatus.ACCEPTED, ()
     flows, flow_answers = bind_flows(settings, live.flows if live else (), bindings, update)
     new = BindingCacheEntry(home, mobile_router, update.sequence, _timestamp(entry, request), bindings, flows, prefixes)
     return Accepted(new, status, lifetime, answers + flow_answers, created=live is None)
 
 
-def care_of_address(request: Request) -> IPv6Address:
-    """The Alternate Care-of Address when there is one, else the source (RFC 6275 §9.5.1)."""
+def care_of_address(request: Request) -> IPAddress:
+    """The Alternate Care-of Address when there is one, else the source (RFC 6275 §9.5.1); inside UDP the IPv4 care-of
+    address when there is one, else the source of the outer header (RFC 5555 §4.2)."""
     alternate: AlternateCareOfAddress | None = request.update.find(AlternateCareOfAddress)
-    return request.source if alternate is None else alternate.care_of_address
+    if alternate is not None:
+        return alternate.care_of_address
+    if request.outer is None:
+        return request.source
+    option: IPv4CareOfAddress | None = request.update.find(IPv4CareOfAddress)
+    return request.outer.remote if option is None else option.care_of_address
+
+
+def _binding(bid: int, found: Place, priority: int, lifetime: int, now: float) -> Binding:
+    return Binding(
+        bid, found.care_of_address, priority, lifetime, now + lifetime, found.encapsulation, found.port, found.inside
+    )
 
 
 def _timestamp(entry: BindingCacheEntry | None, request: Request) -> int:
@@ -169,13 +193,14 @@ def _prefixes(node: NodeSettings, update: BindingUpdate) -> tuple[IPv6Network, .
 def _bind_identified(
     settings: HomeAgentSettings,
     live: BindingCacheEntry | None,
-    update: BindingUpdate,
+    request: Request,
     identifiers: list[BindingIdentifier],
     malformed: bool,
     lifetime: int,
     now: float,
 ) -> tuple[tuple[Binding, ...], BindingStatus, tuple[Option, ...]]:
     """RFC 5648 §6.2: one or several BIDs; bindings, status of the acknowledgement and its BID options."""
+    update = request.update
     if not settings.multiple_bindings:
         raise Refusal(BindingStatus.MCOA_PROHIBITED, "multiple bindings are not allowed here")
     numbers = [one.bid for one in identifiers]
@@ -197,19 +222,21 @@ def _bind_identified(
     for one in identifiers:
         known = live.binding(one.bid) if live is not None else None
         care_of = one.care_of_address
-        status = BindingStatus.ACCEPTED
+        found: Place | BindingStatus
         if care_of is None:
-            if known is None:
-                status = BindingStatus.MCOA_UNKNOWN_COA
-            else:
-                care_of = known.care_of_address
-        elif not isinstance(care_of, IPv6Address):
-            status = BindingStatus.REASON_UNSPECIFIED  # IPv4 care-of addresses need RFC 5555, not here yet
+            # the outer source is not looked at: without the address it cannot be told from a NAT's (RFC 5648 §8.1)
+            found = BindingStatus.MCOA_UNKNOWN_COA
+            if known is not None:
+                found = Place(known.care_of_address, known.encapsulation, known.port, known.inside)
         elif not is_unicast_routable(care_of):
-            status = BindingStatus.MCOA_MALFORMED
-        if status is BindingStatus.ACCEPTED:
-            assert isinstance(care_of, IPv6Address)
-            bound[one.bid] = Binding(one.bid, care_of, one.priority, lifetime, now + lifetime)
+            found = BindingStatus.MCOA_MALFORMED
+        else:
+            found = place(settings, care_of, known, request.outer, update.flags, alone=len(identifiers) == 1)
+        status = BindingStatus.ACCEPTED
+        if isinstance(found, BindingStatus):
+            status = found
+        else:
+            bound[one.bid] = _binding(one.bid, found, one.priority, lifetime, now)
         answers.append(BindingIdentifier(one.bid, status, False, one.priority))
     failed = [one.status for one in answers if one.status]
     if len(failed) == len(answers):

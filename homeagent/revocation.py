@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry
+from homeagent.dualstack import udp_ends
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import SendPacket
 from mip6.auth import sign
@@ -44,7 +45,7 @@ class Revocations:
     """The indications that wait for an acknowledgement, at most one per home address."""
 
     def __init__(self, settings: HomeAgentSettings, random: Random) -> None:
-        self._address = settings.address
+        self._settings = settings
         self._sequence = random.randrange(65536)
         self._waiting: dict[IPv6Address, Revocation] = {}
 
@@ -58,7 +59,8 @@ class Revocations:
         return waiting is not None and (not waiting.bids or bid in waiting.bids)
 
     def start(self, entry: BindingCacheEntry, node: NodeSettings, bids: frozenset[int], now: float) -> SendPacket:
-        """Begin; the indication goes to the best care-of address, by type 2 routing header (RFC 5846 §7.3)."""
+        """Begin; the indication goes to the best care-of address, by type 2 routing header (RFC 5846 §7.3), or inside
+        UDP to the home address itself."""
         self._sequence = (self._sequence + 1) % 65536
         best = min(entry.bindings, key=Binding.rank)
         options: tuple[Option, ...] = tuple(
@@ -71,10 +73,13 @@ class Revocations:
         message = BindingRevocationIndication(
             RevocationTrigger.ADMINISTRATIVE, self._sequence, RevocationFlag(0), options
         )
-        care_of, home = best.care_of_address, entry.home_address
+        home, outer = entry.home_address, udp_ends(self._settings, best)
+        care_of = home if outer is not None else best.care_of_address
+        assert isinstance(care_of, IPv6Address)  # IPv4 goes inside UDP
         # same protection as a Binding Acknowledgement (RFC 5846 §4); RFC 4285 has no option of its own for it
         mh = sign(message, node.associations[0], care_of, home) if node.associations else encode_message(message)
-        packet = SendPacket(build_packet(self._address, care_of, mh, routing_address=home))
+        routing = None if outer is not None else home
+        packet = SendPacket(build_packet(self._settings.address, care_of, mh, routing_address=routing), outer=outer)
         self._waiting[home] = Revocation(self._sequence, bids, best, packet, now + INITIAL_DELAY)
         return packet
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mip6.auth import SecurityAssociation
+from mip6.forwarding import IPAddress
 from mip6.selectors import TrafficSelector
 
 
@@ -14,7 +15,8 @@ class NodeSettings:
     """One mobile node that may register: who it is, what it owns, how it proves itself.
 
     `prefixes` is its row of the prefix table (RFC 3963 §6.1). `replay` is "timestamp" (RFC 4285 §6, `timestamp_window`
-    in seconds) or "sequence". `drops` are the local rules: packets to this node that are discarded.
+    in seconds) or "sequence". `drops` are the local rules: packets to this node that are discarded. Without an
+    `ipv4_home_address` it gets one from the pool, if there is one.
     """
 
     home_address: IPv6Address
@@ -25,6 +27,8 @@ class NodeSettings:
     timestamp_window: float = 7.0
     associations: tuple[SecurityAssociation, ...] = ()
     drops: tuple[TrafficSelector, ...] = ()
+    ipv4_home_address: IPv4Address | None = None
+    ipv4_prefixes: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,10 @@ class HomeAgentSettings:
     """The home agent itself. Lifetimes in seconds, `mtu` in octets; `refresh_advice` 0 gives none.
 
     Without `home_link` the home prefixes are routed to this machine. The three switches below `insecure` refuse what
-    they name with status 166, 168 (RFC 5648 §6.2) and flow status 128 (RFC 6089 §4.2). What stands behind `nodes`
-    is for the daemon, not for the engine.
+    they name with status 166, 168 (RFC 5648 §6.2) and flow status 128 (RFC 6089 §4.2). `ipv4_address` is where
+    mobile nodes in IPv4 networks reach it. `udp_encapsulation` says what it thinks of UDP encapsulation that no NAT
+    makes necessary: "allow" it on request, "force" or "refuse" it; `nat_refresh` is the advice of RFC 5555 §4.3, in
+    seconds. What stands behind `nodes` is for the daemon, not for the engine.
     """
 
     address: IPv6Address
@@ -47,9 +53,22 @@ class HomeAgentSettings:
     multiple_bindings: bool = True
     bulk_registration: bool = True
     flow_bindings: bool = True
+    ipv4_address: IPv4Address | None = None
+    ipv4_home_pool: IPv4Network | None = None
+    udp_encapsulation: str = "allow"
+    nat_refresh: int = 110
     nodes: tuple[NodeSettings, ...] = ()
     dataplane: str = "auto"
     state: str = "/var/lib/mip6/homeagent.sqlite"
     control: str = "/run/mip6/homeagent.sock"
     log: str = "info"
     log_format: str = "text"
+    udp_zero_checksum: bool = False
+
+    def local(self, remote: IPAddress) -> IPAddress:
+        """This end of whatever goes to `remote`; ValueError where there is none of its family."""
+        if isinstance(remote, IPv6Address):
+            return self.address
+        if self.ipv4_address is None:
+            raise ValueError(f"no IPv4 address to reach {remote} from")
+        return self.ipv4_address

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import IPv6Address, IPv6Network
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from homeagent.bindingcache import Binding, BindingCacheEntry
 from homeagent.settings import HomeAgentSettings, NodeSettings
-from mip6.actions import KernelState, ProxyNeighbour, Route
-from mip6.forwarding import IPV6_HEADER, FlowRule, IPAddress, Node, Tunnel
+from mip6.actions import KernelState, ProxyNeighbour, Route, UdpEndpoint
+from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel, overhead
 from mip6.selectors import describe
 
 
@@ -25,37 +25,81 @@ def forwarding_node(
     drops = tuple(FlowRule(0, 0, selector, drop=True) for selector in node.drops)
     return Node(
         entry.home_address,
-        entry.prefixes,
-        tuple(
-            Tunnel(
-                one.bid,
-                settings.address,
-                one.care_of_address,
-                min(settings.mtu, mtus.get(one.care_of_address, settings.mtu)) - IPV6_HEADER,
-                expires=one.expires,
-            )
-            for one in sorted(entry.bindings, key=Binding.rank)
-        ),
+        (*entry.prefixes, *_ipv4_networks(entry)),
+        tuple(_tunnel(settings, one, mtus) for one in sorted(entry.bindings, key=Binding.rank)),
         drops + tuple(flow.rule() for flow in entry.flows),
     )
 
 
+def _tunnel(settings: HomeAgentSettings, one: Binding, mtus: Mapping[IPAddress, int]) -> Tunnel:
+    local = settings.local(one.care_of_address)
+    path = min(settings.mtu, mtus.get(one.care_of_address, settings.mtu))
+    return Tunnel(
+        one.bid,
+        local,
+        one.care_of_address,
+        path - overhead(local, one.encapsulation),
+        encapsulation=one.encapsulation,
+        remote_port=one.port,
+        expires=one.expires,
+    )
+
+
+def served(entry: BindingCacheEntry) -> tuple[IPNetwork, ...]:
+    """The inner networks that this entry's bindings are for; none when it has no binding."""
+    return (IPv6Network(entry.home_address), *entry.prefixes, *_ipv4_networks(entry)) if entry.bindings else ()
+
+
+def places(entry: BindingCacheEntry) -> tuple[object, ...]:
+    """Where an entry's packets go; a registration that leaves it as it was is a mere refresh."""
+    return tuple((one.bid, where(one)) for one in entry.bindings), entry.flows, served(entry)
+
+
+def where(one: Binding) -> str:
+    """A binding's far end for people."""
+    port = f" port {one.port}" if one.encapsulation is Encapsulation.UDP else ""
+    return f"{one.care_of_address}{port}"
+
+
+def _ipv4_networks(entry: BindingCacheEntry) -> tuple[IPv4Network, ...]:
+    own = () if entry.ipv4_home_address is None else (IPv4Network(entry.ipv4_home_address),)
+    return (*own, *entry.ipv4_prefixes)
+
+
 def kernel_state(settings: HomeAgentSettings, cache: Mapping[IPv6Address, BindingCacheEntry]) -> KernelState:
-    """Routes to the tunnel device, and the proxied addresses of a home link."""
-    served: list[IPv6Network] = []
+    """Routes to the tunnel device, the proxied addresses of a home link, the sockets of UDP encapsulation."""
+    routed: list[IPNetwork] = []
     proxies: list[ProxyNeighbour] = []
     if settings.home_link is None:  # all is routed to this machine: bound or not, it goes to the data plane
-        served += settings.home_prefixes
+        routed += settings.home_prefixes
+        routed += [] if settings.ipv4_home_pool is None else [settings.ipv4_home_pool]
         for node in settings.nodes:
-            served += [one for one in node.prefixes if not any(one.subnet_of(home) for home in settings.home_prefixes)]
+            own: list[IPNetwork] = [*node.prefixes, *node.ipv4_prefixes]
+            own += [] if node.ipv4_home_address is None else [IPv4Network(node.ipv4_home_address)]
+            routed += [one for one in own if not _within(one, routed)]
     else:
         for home, entry in cache.items():
-            if entry.bindings:
-                served += [IPv6Network(home), *entry.prefixes]
-                if on_home_link(settings, home):
-                    proxies.append(ProxyNeighbour(home, settings.home_link, entry.mobile_router))
+            routed += served(entry)
+            if entry.bindings and on_home_link(settings, home):
+                proxies.append(ProxyNeighbour(home, settings.home_link, entry.mobile_router))
+                if entry.ipv4_home_address is not None:  # proxy ARP (RFC 5555 §4.5)
+                    proxies.append(ProxyNeighbour(entry.ipv4_home_address, settings.home_link))
+    addresses = [one for one in (settings.address, settings.ipv4_address) if one is not None]
     return KernelState(
-        routes=tuple(Route(prefix, settings.device) for prefix in dict.fromkeys(served)), proxies=tuple(proxies)
+        routes=tuple(Route(prefix, settings.device) for prefix in dict.fromkeys(routed)),
+        proxies=tuple(proxies),
+        sockets=tuple(UdpEndpoint(one) for one in addresses),
+    )
+
+
+def _within(prefix: IPNetwork, others: Iterable[IPNetwork]) -> bool:
+    """Whether one of the others contains it."""
+    number, length = int(prefix.network_address), prefix.max_prefixlen
+    return any(
+        one.max_prefixlen == length
+        and one.prefixlen <= prefix.prefixlen
+        and (number ^ int(one.network_address)) >> (length - one.prefixlen) == 0
+        for one in others
     )
 
 
@@ -66,11 +110,15 @@ def node_status(entry: BindingCacheEntry, node: NodeSettings | None, now: float,
         "home_address": str(entry.home_address),
         "identifier": node.identifier if node else None,
         "mobile_router": entry.mobile_router,
-        "prefixes": [str(prefix) for prefix in entry.prefixes],
+        "prefixes": [str(prefix) for prefix in (*entry.prefixes, *entry.ipv4_prefixes)],
+        "ipv4_home_address": None if entry.ipv4_home_address is None else str(entry.ipv4_home_address),
         "bindings": [
             {
                 "bid": one.bid,
                 "care_of_address": str(one.care_of_address),
+                "encapsulation": str(one.encapsulation),
+                "port": one.port if one.encapsulation is Encapsulation.UDP else None,
+                "inside": None if one.inside is None else str(one.inside),
                 "priority": one.priority,
                 "lifetime": one.lifetime,
                 "lifetime_left": round(max(0.0, one.expires - now), 1),

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
+
+from mip6.forwarding import DSMIP_PORT, IPAddress, IPNetwork
+from mip6.udp import UdpEnds
 
 
 @dataclass(frozen=True, slots=True)
 class SendPacket:
     """Send one whole IPv6 packet as it is. `interface` pins the link it leaves by; None leaves it to the routes.
 
-    With `link_layer_destination` the packet goes to that neighbour without neighbour discovery.
+    With `link_layer_destination` the packet goes to that neighbour without neighbour discovery. With `outer` it goes
+    inside UDP between these ends, by the socket that is bound to the local one (`KernelState.sockets`).
     """
 
     packet: bytes
     interface: str | None = None
     link_layer_destination: bytes = b""
+    outer: UdpEnds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,14 @@ class ForwardingChanged:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route that the agent owns: `destination` through `gateway` (None: on-link) and `device` in `table`."""
+    """A route that the agent owns: `destination` through `gateway` (None: on-link) and `device` in `table`. All of one
+    family."""
 
-    destination: IPv6Network
+    destination: IPNetwork
     device: str
-    gateway: IPv6Address | None = None
+    gateway: IPAddress | None = None
     table: int = 254
-    source: IPv6Address | None = None
+    source: IPAddress | None = None
     metric: int = 1024
 
 
@@ -51,27 +57,38 @@ class Route:
 class Rule:
     """A policy rule that the agent owns: packets `from source` use `table`."""
 
-    source: IPv6Address
+    source: IPAddress
     table: int
     priority: int
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAddress:
-    """An address that the agent owns on a device; assigned without duplicate address detection."""
+    """An address that the agent owns on a device; assigned without duplicate address detection. An IPv4 address has
+    prefix length 32."""
 
-    address: IPv6Address
+    address: IPAddress
     device: str
     prefix_length: int = 128
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyNeighbour:
-    """An address the home agent answers neighbour solicitations for on `device`; `router` sets R in the answers."""
+    """An address the home agent answers neighbour solicitations, or ARP requests, for on `device`; `router` sets R in
+    the answers."""
 
-    address: IPv6Address
+    address: IPAddress
     device: str
     router: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UdpEndpoint:
+    """A UDP socket for encapsulated packets, bound to `address`, `port` and, unless None, `device`."""
+
+    address: IPAddress
+    port: int = DSMIP_PORT
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,7 @@ class KernelState:
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
     proxies: tuple[ProxyNeighbour, ...] = ()
+    sockets: tuple[UdpEndpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

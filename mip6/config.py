@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,6 +143,39 @@ def _prefix(value: Any) -> IPv6Network:
     return prefix
 
 
+def _ipv4_address(value: Any) -> IPv4Address:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        address = IPv4Address(value)
+    except ValueError:
+        raise ValueError from None
+    if _not_usable(address):
+        raise ValueError("it is not unicast")
+    return address
+
+
+def _ipv4_prefix(value: Any) -> IPv4Network:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError
+    try:
+        prefix = IPv4Network(value, strict=False)
+    except ValueError:
+        raise ValueError from None
+    if prefix.prefixlen == 0:
+        raise ValueError("that is every address")
+    if IPv4Address(value.partition("/")[0]) != prefix.network_address:
+        raise ValueError(f"host bits are set, the prefix is {prefix}")
+    if _not_usable(prefix.network_address):
+        raise ValueError("it is not unicast")
+    return prefix
+
+
+def _not_usable(address: IPv4Address) -> bool:
+    special = address.is_multicast or address.is_loopback or address.is_link_local or address.is_reserved
+    return special or address.packed[0] == 0
+
+
 def _interface(value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value.encode()) <= 15 or set(value) & set("/: \t") or value == "..":
         raise ValueError
@@ -219,6 +252,8 @@ _PORTS = number_range(0, 0xFFFF)
 Boolean = Annotated[bool, Expected("true or false", _boolean)]
 Address = Annotated[IPv6Address, Expected("a global IPv6 unicast address", _address)]
 Prefix = Annotated[IPv6Network, Expected("an IPv6 prefix like 2001:db8::/56", _prefix)]
+Ipv4Address = Annotated[IPv4Address, Expected("an IPv4 unicast address", _ipv4_address)]
+Ipv4Prefix = Annotated[IPv4Network, Expected("an IPv4 prefix like 192.0.2.0/24", _ipv4_prefix)]
 Interface = Annotated[str, Expected("an interface name of 1 to 15 octets", _interface)]
 Seconds = Annotated[float, Expected("seconds, more than 0 and at most 86400", _seconds)]
 Lifetime = Annotated[int, integer(SHORTEST_LIFETIME, LONGEST_LIFETIME)]

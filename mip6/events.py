@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
 from mip6.forwarding import IPAddress
+from mip6.udp import UdpEnds
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,13 @@ class PacketReceived:
     """A signalling packet as it came: the whole IPv6 packet, extension headers included, from its version octet on.
 
     `interface` is where it arrived, `link_layer_source` the sender's link-layer address (empty where there is none).
+    `outer` is the UDP encapsulation it came in (RFC 5555 §4.1), None: it came as it is.
     """
 
     packet: bytes
     interface: str
     link_layer_source: bytes = b""
+    outer: UdpEnds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,11 @@ class WallClockSet:
 
 @dataclass(frozen=True, slots=True)
 class AddressState:
-    """One IPv6 address of a link as the kernel holds it. `valid_lifetime` in seconds from now, None is for ever."""
+    """One address of a link as the kernel holds it. `valid_lifetime` in seconds from now, None is for ever.
 
-    address: IPv6Address
+    An IPv4 address is never tentative, deprecated or temporary."""
+
+    address: IPAddress
     prefix_length: int
     tentative: bool = False
     deprecated: bool = False
@@ -52,9 +57,9 @@ class AddressState:
 
 @dataclass(frozen=True, slots=True)
 class RouterState:
-    """A default router learned on a link. `preference` as RFC 4191: 1 high, 0 medium, -1 low."""
+    """A default router of a link, of either family. `preference` as RFC 4191: 1 high, 0 medium, -1 low."""
 
-    address: IPv6Address
+    address: IPAddress
     preference: int = 0
 
 

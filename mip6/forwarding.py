@@ -39,6 +39,12 @@ class Encapsulation(StrEnum):
     UDP = "udp"  # a UDP header; the first nibble behind it tells what is inside (RFC 5555 §4.1)
 
 
+def overhead(end: IPAddress, encapsulation: Encapsulation) -> int:
+    """Octets that a tunnel between addresses of this family puts in front of the inner packet."""
+    header = IPV6_HEADER if isinstance(end, IPv6Address) else IPV4_HEADER
+    return header + (UDP_HEADER if encapsulation is Encapsulation.UDP else 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Tunnel:
     """One binding as the data plane sees it: outer packets go from `local` to `remote`, both of one family.
@@ -65,8 +71,7 @@ class Tunnel:
     @property
     def overhead(self) -> int:
         """Octets in front of the inner packet."""
-        header = IPV6_HEADER if isinstance(self.local, IPv6Address) else IPV4_HEADER
-        return header + (UDP_HEADER if self.encapsulation is Encapsulation.UDP else 0)
+        return overhead(self.local, self.encapsulation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from mip6.events import AddressState, LinkState
+from mip6.forwarding import IPAddress
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 
 BID_STEP = 100  # between the BIDs of one link's prefixes
@@ -90,6 +91,7 @@ def care_of_addresses(
             if bid > MAXIMUM_BID or (position and bid in taken):
                 continue  # the BID belongs to another link: that prefix is left unused
             taken.add(bid)
+            assert isinstance(address.address, IPv6Address)
             found.append(
                 CareOfAddress(
                     bid=bid,
@@ -125,7 +127,7 @@ def _candidates(link: LinkState, settings: MobileNodeSettings, before: Iterable[
 
 def _positions(addresses: list[AddressState], before: dict[int, CareOfAddress]) -> dict[int, AddressState]:
     """Each address at its position: the one it had, else the one its prefix had, else the lowest free one."""
-    by_address = {one.address: position for position, one in before.items()}
+    by_address: dict[IPAddress, int] = {one.address: position for position, one in before.items()}
     by_prefix = {one.on_link: position for position, one in before.items()}
     result = {by_address[one.address]: one for one in addresses if one.address in by_address}
     rest = [one for one in addresses if one.address not in by_address]
@@ -146,6 +148,8 @@ def _valid(one: AddressState) -> bool:
 def _global(one: AddressState, settings: MobileNodeSettings) -> bool:
     """Whether an address can be a care-of address: unicast routable and none of the mobile node's inner addresses."""
     address = one.address
+    if not isinstance(address, IPv6Address):
+        return False
     if address.is_link_local or address.is_multicast or address.is_loopback or address.is_unspecified:
         return False
     if address == settings.home_address or _at_home(one, settings):
@@ -167,8 +171,9 @@ def _prefix(one: AddressState) -> IPv6Network:
 
 def _router(link: LinkState) -> IPv6Address | None:
     """The default router of highest preference (RFC 4191 §3.1), the first one observed among equals."""
-    best = max(link.routers, key=lambda router: router.preference, default=None)
-    return None if best is None else best.address
+    routers = [one for one in link.routers if isinstance(one.address, IPv6Address)]
+    best = max(routers, key=lambda router: router.preference, default=None)
+    return best.address if best is not None and isinstance(best.address, IPv6Address) else None
 
 
 def _mtu(link: LinkState, wanted: LinkSettings) -> int:

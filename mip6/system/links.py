@@ -6,17 +6,17 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import ip_address
 from typing import Any
 
 from mip6.events import AddressState, LinksObserved, LinkState, RouterState
+from mip6.forwarding import IPAddress
 from mip6.system import rtnetlink
 from mip6.system.interfaces import carrier
 from mip6.system.rtnetlink import (
     ADDRESS,
     CLONED,
-    DEFAULT_METRIC,
-    INET6,
+    FAMILIES,
     LINK,
     OWN_PROTOCOL,
     ROUTE,
@@ -51,7 +51,11 @@ class LinkWatcher:
         self._on_change = on_change
         self._requests = rtnetlink.Requests()
         self._news = rtnetlink.Notifications(
-            rtnetlink.GROUP_LINK, rtnetlink.GROUP_IPV6_ADDRESS, rtnetlink.GROUP_IPV6_ROUTE
+            rtnetlink.GROUP_LINK,
+            rtnetlink.GROUP_IPV6_ADDRESS,
+            rtnetlink.GROUP_IPV6_ROUTE,
+            rtnetlink.GROUP_IPV4_ADDRESS,
+            rtnetlink.GROUP_IPV4_ROUTE,
         )
         self._last: tuple[LinksObserved, float] | None = None
         self._scheduled = False
@@ -79,17 +83,18 @@ class LinkWatcher:
         """The state of the links now, in the order of their names as given."""
         addresses: dict[int, list[AddressState]] = {}
         routers: dict[int, list[tuple[int, int, RouterState]]] = {}
-        for message in self._requests.dump(ADDRESS, INET6):
-            if message["scope"] == UNIVERSE:
-                addresses.setdefault(message["index"], []).append(_address_state(message))
         in_main = [("RTA_TABLE", MAIN_TABLE)]
-        for message in self._requests.dump(ROUTE, INET6 | {"table": MAIN_TABLE}, in_main):
-            for index, metric, router in _routers(message):
-                routers.setdefault(index, []).append((-router.preference, metric, router))
+        for family in FAMILIES:
+            for message in self._requests.dump(ADDRESS, family):
+                if message["scope"] == UNIVERSE:
+                    addresses.setdefault(message["index"], []).append(_address_state(message))
+            for message in self._requests.dump(ROUTE, family | {"table": MAIN_TABLE}, in_main):
+                for index, metric, router in _routers(message):
+                    routers.setdefault(index, []).append((-router.preference, metric, router))
         found: dict[str, LinkState] = {}
         for message in self._requests.dump(LINK, {}, [("IFLA_EXT_MASK", _SKIP_STATISTICS)]):
             attrs, index = attributes(message), message["index"]
-            best_first = sorted(routers.get(index, ()), key=lambda entry: (*entry[:2], entry[2].address))
+            best_first = sorted(routers.get(index, ()), key=lambda entry: (*entry[:2], _order(entry[2].address)))
             required = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
             found[attrs["IFLA_IFNAME"]] = LinkState(
                 name=attrs["IFLA_IFNAME"],
@@ -97,7 +102,7 @@ class LinkWatcher:
                 up=message["flags"] & required == required,
                 mtu=attrs["IFLA_MTU"],
                 link_layer_address=bytes.fromhex(attrs.get("IFLA_ADDRESS", "").replace(":", "")),
-                addresses=tuple(sorted(addresses.get(index, ()), key=lambda state: state.address)),
+                addresses=tuple(sorted(addresses.get(index, ()), key=lambda state: _order(state.address))),
                 routers=tuple(dict.fromkeys(router for _, _, router in best_first)),
             )
         return LinksObserved(tuple(found[name] for name in self._names if name in found))
@@ -130,16 +135,20 @@ class LinkWatcher:
             self._on_change(observed)
 
 
+def _order(address: IPAddress) -> tuple[int, int]:
+    return -address.version, int(address)
+
+
 def _address_state(message: Any) -> AddressState:
-    attrs = attributes(message)
+    attrs, ipv6 = attributes(message), message["family"] == socket.AF_INET6
     flags = attrs.get("IFA_FLAGS", message["flags"])
     valid = attrs["IFA_CACHEINFO"]["ifa_valid"]
     return AddressState(
-        address=IPv6Address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]),  # IFA_ADDRESS of a peer link is the peer
+        address=ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]),  # IFA_ADDRESS of a peer link is the peer
         prefix_length=message["prefixlen"],
         tentative=bool(flags & _F_TENTATIVE),
         deprecated=bool(flags & _F_DEPRECATED),
-        temporary=bool(flags & _F_TEMPORARY),
+        temporary=ipv6 and bool(flags & _F_TEMPORARY),  # IPv4 has another meaning for the bit: secondary
         dad_failed=bool(flags & _F_DADFAILED),
         valid_lifetime=None if valid == _INFINITE else float(valid),
     )
@@ -152,9 +161,9 @@ def _routers(message: Any) -> Iterator[tuple[int, int, RouterState]]:
     if message["proto"] == OWN_PROTOCOL:
         return
     attrs = attributes(message)
-    preference, metric = _PREFERENCES.get(attrs.get("RTA_PREF", 0), 0), attrs.get("RTA_PRIORITY", DEFAULT_METRIC)
+    preference, metric = _PREFERENCES.get(attrs.get("RTA_PREF", 0), 0), attrs.get("RTA_PRIORITY", 0)
     for index, gateway in next_hops(attrs):
-        yield index, metric, RouterState(gateway or UNSPECIFIED, preference)
+        yield index, metric, RouterState(gateway or UNSPECIFIED[message["family"]], preference)
 
 
 def _same(before: LinksObserved, after: LinksObserved, elapsed: float) -> bool:

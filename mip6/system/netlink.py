@@ -9,18 +9,22 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from mip6.actions import KernelState, LocalAddress, ProxyNeighbour, Route, Rule
+from mip6.forwarding import IPAddress
 from mip6.system import log, rtnetlink
 from mip6.system.interfaces import interface_index, interface_name
 from mip6.system.rtnetlink import (
     ADDRESS,
     CLONED,
     DEFAULT_METRIC,
+    FAMILIES,
+    INET,
     INET6,
     NEIGHBOUR,
+    ON_LINK,
     OWN_PROTOCOL,
     ROUTE,
     RULE,
@@ -34,6 +38,7 @@ from mip6.system.rtnetlink import (
 
 _F_NODAD = 0x02  # IFA_F_NODAD
 _TO_TABLE = 1  # FR_ACT_TO_TBL
+_ONLINK = 4  # RTNH_F_ONLINK: the gateway is on this link whatever the addresses say
 _NTF_PROXY, _NTF_ROUTER, _NUD_PERMANENT = 0x08, 0x80, 0x80
 
 Item = LocalAddress | Route | Rule | ProxyNeighbour
@@ -57,6 +62,9 @@ class KernelApplier:
             rtnetlink.GROUP_IPV6_ADDRESS,
             rtnetlink.GROUP_IPV6_ROUTE,
             rtnetlink.GROUP_IPV6_RULE,
+            rtnetlink.GROUP_IPV4_ADDRESS,
+            rtnetlink.GROUP_IPV4_ROUTE,
+            rtnetlink.GROUP_IPV4_RULE,
         )
         self._present: dict[Item, None] | None = None  # what is ours in the kernel, in order; None: ask
         self._added: set[LocalAddress] = set()  # a kernel before 5.18 does not keep IFA_PROTO
@@ -122,25 +130,29 @@ class KernelApplier:
 
     def _owned(self) -> Iterator[Item]:
         """What is ours in the kernel: addresses first and proxies last, as in a state."""
-        yield from self._owned_addresses()
-        for message in self._requests.dump(ROUTE, INET6 | {"proto": OWN_PROTOCOL}):
-            yield from _routes(message)
-        for message in self._requests.dump(RULE, INET6):
-            attrs = attributes(message)
-            if attrs.get("FRA_PROTOCOL") == OWN_PROTOCOL and "FRA_SRC" in attrs:
-                table = attrs.get("FRA_TABLE", message["table"])
-                yield Rule(IPv6Address(attrs["FRA_SRC"]), table, attrs.get("FRA_PRIORITY", 0))
-        for message in self._requests.dump(NEIGHBOUR, INET6 | {"flags": _NTF_PROXY}):
-            attrs, name = attributes(message), interface_name(message["ifindex"])
-            if attrs.get("NDA_PROTOCOL") == OWN_PROTOCOL and name:
-                yield ProxyNeighbour(IPv6Address(attrs["NDA_DST"]), name, bool(message["flags"] & _NTF_ROUTER))
+        for family in FAMILIES:
+            yield from self._owned_addresses(family)
+        for family in FAMILIES:
+            for message in self._requests.dump(ROUTE, family | {"proto": OWN_PROTOCOL}):
+                yield from _routes(message)
+        for family in FAMILIES:
+            for message in self._requests.dump(RULE, family):
+                attrs = attributes(message)
+                if attrs.get("FRA_PROTOCOL") == OWN_PROTOCOL and "FRA_SRC" in attrs:
+                    table = attrs.get("FRA_TABLE", message["table"])
+                    yield Rule(ip_address(attrs["FRA_SRC"]), table, attrs.get("FRA_PRIORITY", 0))
+        for family in FAMILIES:
+            for message in self._requests.dump(NEIGHBOUR, family | {"flags": _NTF_PROXY}):
+                attrs, name = attributes(message), interface_name(message["ifindex"])
+                if attrs.get("NDA_PROTOCOL") == OWN_PROTOCOL and name:
+                    yield ProxyNeighbour(ip_address(attrs["NDA_DST"]), name, bool(message["flags"] & _NTF_ROUTER))
 
-    def _owned_addresses(self) -> Iterator[LocalAddress]:
-        for message in self._requests.dump(ADDRESS, INET6):
+    def _owned_addresses(self, family: dict[str, object]) -> Iterator[LocalAddress]:
+        for message in self._requests.dump(ADDRESS, family):
             attrs, name = attributes(message), interface_name(message["index"])
             if not name or message["scope"] != UNIVERSE:
                 continue
-            address = IPv6Address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"])
+            address = ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"])
             item = LocalAddress(address, name, message["prefixlen"])
             if name == self._device or attrs.get("IFA_PROTO") == OWN_PROTOCOL or item in self._added:
                 yield item
@@ -149,24 +161,25 @@ class KernelApplier:
 def _routes(message: Any) -> Iterator[Route]:
     if message["type"] != UNICAST or message["flags"] & CLONED:
         return
-    attrs = attributes(message)
+    attrs, unspecified = attributes(message), str(UNSPECIFIED[message["family"]])
     for index, gateway in next_hops(attrs):
         if name := interface_name(index):
             yield Route(
-                destination=IPv6Network((attrs.get("RTA_DST", "::"), message["dst_len"])),
+                destination=ip_network((attrs.get("RTA_DST", unspecified), message["dst_len"])),
                 device=name,
                 gateway=gateway,
                 table=attrs.get("RTA_TABLE", message["table"]),
-                source=IPv6Address(attrs["RTA_PREFSRC"]) if "RTA_PREFSRC" in attrs else None,
-                metric=attrs.get("RTA_PRIORITY", DEFAULT_METRIC),
+                source=ip_address(attrs["RTA_PREFSRC"]) if "RTA_PREFSRC" in attrs else None,
+                metric=attrs.get("RTA_PRIORITY", 0),
             )
 
 
 def _canonical(item: Item) -> Item:
     """An item as the kernel shows it."""
     if isinstance(item, Route):
-        gateway = None if item.gateway == UNSPECIFIED else item.gateway
-        return replace(item, gateway=gateway, metric=item.metric or DEFAULT_METRIC)
+        gateway = item.gateway if item.gateway is not None and int(item.gateway) else None
+        ipv6 = isinstance(item.destination, IPv6Network)  # whose routes never have the metric 0
+        return replace(item, gateway=gateway, metric=item.metric or (DEFAULT_METRIC if ipv6 else 0))
     return item
 
 
@@ -185,7 +198,7 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
     """The rtnetlink object of an item: kind, fields, attributes. OSError (ENODEV, ENXIO) when its device is missing."""
     match item:
         case LocalAddress():
-            fields = INET6 | {"prefixlen": item.prefix_length, "index": interface_index(item.device)}
+            fields = _family(item.address) | {"prefixlen": item.prefix_length, "index": interface_index(item.device)}
             address = str(item.address)
             return (
                 ADDRESS,
@@ -198,7 +211,10 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
                 ],
             )
         case Route():
-            fields = INET6 | {"dst_len": item.destination.prefixlen, "proto": OWN_PROTOCOL, "type": UNICAST}
+            family = _family(item.destination.network_address)
+            fields = family | {"dst_len": item.destination.prefixlen, "proto": OWN_PROTOCOL, "type": UNICAST}
+            if family is INET:  # which asks for the scope, and that the gateway be a neighbour unless told so
+                fields |= {"scope": ON_LINK} if item.gateway is None else {"flags": _ONLINK}
             attrs: list[tuple[str, object]] = [
                 ("RTA_DST", str(item.destination.network_address)),
                 ("RTA_OIF", interface_index(item.device)),
@@ -213,7 +229,7 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
         case Rule():
             return (
                 RULE,
-                INET6 | {"src_len": 128, "action": _TO_TABLE},
+                _family(item.source) | {"src_len": item.source.max_prefixlen, "action": _TO_TABLE},
                 [
                     ("FRA_SRC", str(item.source)),
                     ("FRA_TABLE", item.table),
@@ -223,5 +239,10 @@ def _request(item: Item) -> tuple[int, dict[str, object], Attributes]:
             )
         case ProxyNeighbour():
             flags = _NTF_PROXY | (_NTF_ROUTER if item.router else 0)
-            fields = INET6 | {"ifindex": interface_index(item.device), "state": _NUD_PERMANENT, "flags": flags}
+            fields = _family(item.address) | {"ifindex": interface_index(item.device), "state": _NUD_PERMANENT}
+            fields |= {"flags": flags}
             return NEIGHBOUR, fields, [("NDA_DST", str(item.address)), ("NDA_PROTOCOL", OWN_PROTOCOL)]
+
+
+def _family(address: IPAddress) -> dict[str, object]:
+    return INET if isinstance(address, IPv4Address) else INET6

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
@@ -22,12 +22,15 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from mip6.forwarding import IPAddress
+
 # linux/rtnetlink.h: NEW, DEL and GET of each kind of object follow one another.
 LINK, ADDRESS, ROUTE, NEIGHBOUR, RULE = 16, 20, 24, 28, 32
 _NEW, _DELETE, _GET = 0, 1, 2
 _MESSAGES = {LINK: ifinfmsg, ADDRESS: ifaddrmsg, ROUTE: rtmsg, NEIGHBOUR: ndmsg, RULE: fibmsg}
 
 GROUP_LINK, GROUP_TC, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE, GROUP_IPV6_RULE = 1, 4, 9, 11, 19  # enum rtnetlink_groups
+GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV4_RULE = 5, 7, 8
 
 _REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400  # linux/netlink.h, nlmsg_flags
 _DUMP_INTERRUPTED = 0x10
@@ -46,9 +49,11 @@ Attributes = Iterable[tuple[str, object]]
 
 OWN_PROTOCOL = 109  # marks what the agent owns: rtm_protocol, FRA_PROTOCOL, IFA_PROTO, NDA_PROTOCOL
 DEFAULT_METRIC = 1024  # what the kernel makes of an IPv6 route without a metric
-UNSPECIFIED = IPv6Address("::")
+UNSPECIFIED: dict[int, IPAddress] = {socket.AF_INET: IPv4Address(0), socket.AF_INET6: IPv6Address(0)}
+INET: dict[str, object] = {"family": socket.AF_INET}
 INET6: dict[str, object] = {"family": socket.AF_INET6}
-UNIVERSE, UNICAST = 0, 1  # RT_SCOPE_UNIVERSE, RTN_UNICAST
+FAMILIES = (INET6, INET)
+UNIVERSE, ON_LINK, UNICAST = 0, 253, 1  # RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST
 CLONED = 0x200  # RTM_F_CLONED: a cached exception (path MTU), not a route
 
 
@@ -63,13 +68,13 @@ def attributes(message: Any) -> dict[str, Any]:
     return {item[0]: item[1] for item in message["attrs"]}
 
 
-def next_hops(attrs: dict[str, Any]) -> Iterator[tuple[int, IPv6Address | None]]:
+def next_hops(attrs: dict[str, Any]) -> Iterator[tuple[int, IPAddress | None]]:
     """Interface index and gateway (None: on-link) of each next hop of a route."""
     hops = [(hop["oif"], attributes(hop)) for hop in attrs.get("RTA_MULTIPATH", ())]
     if "RTA_OIF" in attrs:
         hops.append((attrs["RTA_OIF"], attrs))
     for index, hop in hops:
-        yield index, IPv6Address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
+        yield index, ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
 
 
 def attribute(kind: int, value: bytes) -> bytes:

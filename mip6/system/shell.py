@@ -31,6 +31,8 @@ from mip6.system.netlink import KernelApplier
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
 from mip6.system.sysctl import HomeLinkSettings, settings_warnings
 from mip6.system.tun import TunError
+from mip6.system.udp import UdpSockets
+from mip6.udp import UdpEnds
 
 TICK = 1.0  # seconds between looks at the clocks
 CLOCK_JUMP = 0.5  # seconds by which the time of day may drift before the engine is told
@@ -64,7 +66,8 @@ class Shell:
     """One daemon. `async with` opens and closes its sockets and devices, `serve()` is its life.
 
     `links` are watched access links; `home_link` gets its proxy settings; `router` says that packets are forwarded for
-    others; `mtu` is the path MTU to the far ends. Leaving without an exception takes everything out of the kernel.
+    others; `zero_checksum` that UDP over IPv6 goes without (RFC 6935); `mtu` is the path MTU to the far ends. Leaving
+    without an exception takes everything out of the kernel.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Shell:
         links: Sequence[str] = (),
         home_link: str | None = None,
         router: bool = True,
+        zero_checksum: bool = False,
     ) -> None:
         self.engine = engine
+        self._own, self._zero_checksum = engine.forwarding_table().address, zero_checksum
         self._device, self._mtu, self._store = device, mtu, store
         self._links, self._home_link, self._router = tuple(links), home_link, router
         self._kind = dataplane
@@ -112,6 +117,8 @@ class Shell:
             self._guard.install()
             self._sender = PacketSender()
             stack.callback(self._sender.close)
+            self._udp = UdpSockets(self._own, self.handle, self.handle, zero_checksum=self._zero_checksum)
+            stack.callback(self._udp.close)
             try:
                 self._dataplane = choose(self._kind, self._device, self._mtu, self.handle)
                 self._dataplane.start()
@@ -264,7 +271,11 @@ class Shell:
                 case actions.ForwardingChanged():
                     self._dataplane.set_table(self.engine.forwarding_table())
                 case actions.KernelChanged():
-                    self._kernel.apply(self.engine.kernel_state())
+                    state = self.engine.kernel_state()
+                    self._kernel.apply(state)
+                    self._udp.set_endpoints(state.sockets)
+                case actions.SendPacket(packet, outer=UdpEnds() as outer):
+                    self._udp.send_signalling(outer, packet)
                 case actions.SendPacket():
                     self._sender.send(action)
                 case actions.DeliverLocally(packet):
@@ -305,5 +316,5 @@ class Shell:
             "dataplane": self._dataplane.name,
             "uptime": round(clock() - self._started, 1),
             "drops": dict(counters.drops),
-            "signalling": status.get("signalling", {}) | failures,
+            "signalling": status.get("signalling", {}) | failures | dict(self._udp.counts),
         }

@@ -10,10 +10,12 @@ from homeagent.engine import HomeAgent
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6 import actions, events
 from mip6.auth import Algorithm, SecurityAssociation, ntp_timestamp, sign, verify
+from mip6.forwarding import IPAddress
 from mip6.headers import SignallingPacket, build_packet, parse_packet
 from mip6.messages import BindingAcknowledgement, BindingUpdate, Message, decode_message, encode_message
 from mip6.numbers import UpdateFlag
 from mip6.options import BindingIdentifier, MessageIdentification, MobileNodeIdentifier, Option
+from mip6.udp import UdpEnds
 
 HA = IPv6Address("2001:db8:100::1")
 HOME = IPv6Address("2001:db8:100::5")
@@ -31,7 +33,7 @@ AHRO = AHR | U.OVERWRITE
 WALL = 1_700_000_000.0
 
 
-def bid(number: int, care_of: IPv6Address | None = None, priority: int | None = None) -> BindingIdentifier:
+def bid(number: int, care_of: IPAddress | None = None, priority: int | None = None) -> BindingIdentifier:
     return BindingIdentifier(number, 0, False, 10 * number if priority is None else priority, care_of)
 
 
@@ -61,9 +63,12 @@ class Script:
         signed: bool = True,
         stamp: int | None = None,
         association: SecurityAssociation | None = None,
+        outer: UdpEnds | None = None,
     ) -> bytes:
         self.sequence = self.sequence + 1 if sequence is None else sequence
         home = self.node.home_address
+        if outer is not None:  # RFC 5555 §4.2: inside UDP the source is the home address
+            source, home_option = home, False
         update: Message = BindingUpdate(self.sequence % 65536, flags, lifetime, options)
         if signed:
             assert self.node.identifier is not None
@@ -76,14 +81,18 @@ class Script:
             mh = encode_message(update)
         return build_packet(source, HA, mh, home_address=home if home_option else None)
 
-    def give(self, packet: bytes) -> list[actions.Action]:
+    def give(self, packet: bytes, outer: UdpEnds | None = None) -> list[actions.Action]:
         self.now += 0.01
-        self.seen = self.agent.handle(events.PacketReceived(packet, "eth0", b"\x02\0\0\0\0\7"), self.now)
+        link_layer = b"\x02\0\0\0\0\7" if outer is None else b""
+        self.seen = self.agent.handle(events.PacketReceived(packet, "eth0", link_layer, outer), self.now)
         return self.seen
 
     def update(self, *options: Option, **how: object) -> BindingAcknowledgement:
-        """Send a Binding Update; the acknowledgement, which must be authentic."""
-        self.give(self.packet(*options, **how))  # type: ignore[arg-type]
+        """Send a Binding Update; the acknowledgement, which must be authentic and in the same encapsulation."""
+        outer = how.get("outer")
+        assert outer is None or isinstance(outer, UdpEnds)
+        self.give(self.packet(*options, **how), outer)  # type: ignore[arg-type]
+        assert {one.outer for one in self.seen if isinstance(one, actions.SendPacket)} == {outer}
         answer, message = self.answer()
         assert isinstance(message, BindingAcknowledgement)
         if how.get("signed", True):
@@ -99,8 +108,8 @@ class Script:
         assert packet.checksum_is_right()
         return packet, decode_message(packet.payload)
 
-    def silence(self, packet: bytes) -> bool:
-        return not [one for one in self.give(packet) if isinstance(one, actions.SendPacket)]
+    def silence(self, packet: bytes, outer: UdpEnds | None = None) -> bool:
+        return not [one for one in self.give(packet, outer) if isinstance(one, actions.SendPacket)]
 
     def bindings(self) -> dict[int, str]:
         (node,) = [n for n in self.agent.status(self.now)["nodes"] if n["home_address"] == str(self.node.home_address)]

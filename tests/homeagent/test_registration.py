@@ -298,7 +298,7 @@ def test_duplicate_address_detection_comes_before_the_first_acknowledgement() ->
     assert {route.destination for route in state.routes} == {IPv6Network(HOME), PREFIX}
     assert script.update(bid(1, WLAN)).status == S.ACCEPTED  # not again for a refresh
     script.update(lifetime=0)
-    assert script.agent.kernel_state() == actions.KernelState()
+    assert script.agent.kernel_state() == actions.KernelState(sockets=state.sockets)
 
 
 def test_a_duplicate_on_the_home_link_ends_the_registration() -> None:

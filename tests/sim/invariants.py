@@ -14,6 +14,7 @@ from typing import Any
 from homeagent.engine import HomeAgent
 from homeagent.settings import HomeAgentSettings
 from mip6.auth import ntp_difference, verify
+from mip6.forwarding import IPAddress
 from mip6.headers import parse_packet
 from mip6.messages import BindingUpdate, decode_message
 from mip6.numbers import Protocol
@@ -88,7 +89,7 @@ class Watch:
         self._record = record
         self._expires = {} if record is None else {(one[0], one[1]): one[4] - offset for one in record["bindings"]}
 
-    def look(self, home_agent: HomeAgent, mobile_node: MobileNode, present: set[IPv6Address], now: float) -> None:
+    def look(self, home_agent: HomeAgent, mobile_node: MobileNode, present: set[IPAddress], now: float) -> None:
         """Both ends after a step. `present` are the addresses on the mobile node's links."""
         home = self._node.home_address
         node = home_agent.forwarding_table().nodes.get(home)

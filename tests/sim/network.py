@@ -29,6 +29,7 @@ from mip6.events import (
     TimerExpired,
     WallClockSet,
 )
+from mip6.forwarding import IPAddress
 from mip6.headers import build_packet
 from mip6.messages import BindingUpdate
 from mip6.numbers import UpdateFlag
@@ -251,7 +252,7 @@ class Network:
         elif IPv6Address(arrival.packet[24:40]) in self.present() | {HOME}:
             self.to_mobile_node(event)
 
-    def present(self) -> set[IPv6Address]:
+    def present(self) -> set[IPAddress]:
         """The addresses that the mobile node has on its links."""
         return {address.address for one in self.links for address in one.addresses}
 

@@ -1,0 +1,200 @@
+"""The UDP sockets of encapsulated packets (RFC 5555 §4.1): one owner for signalling and data, which share a port.
+
+What arrives is told apart by looking inside (`mip6.udp`): signalling goes to the engine with the ends it came between,
+all else to the data plane. Plain sockets, not asyncio-dgram: RFC 6040 needs the traffic class beside each packet, and
+ICMP errors about what was sent come by the error queue (docs/decisions/udp-encapsulation.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from mip6.actions import UdpEndpoint
+from mip6.events import PacketReceived, PathMtuChanged
+from mip6.forwarding import IPAddress
+from mip6.system import log
+from mip6.udp import UdpEnds, is_signalling
+
+DATAGRAMS_PER_TURN = 64  # then the loop sees to its other work
+MAXIMUM_DATAGRAM = 65536
+BUFFER = 4 << 20
+_CONTROL_ROOM = 512  # the error queue quotes an address beside the error
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_IP_RECVERR, _IP_MTU_DISCOVER, _IP_RECVTOS, _IP_FREEBIND = 11, 10, 13, 15
+_IPV6_RECVERR, _IPV6_MTU_DISCOVER, _IPV6_FREEBIND = 25, 23, 78
+_PMTUDISC_WANT = 1  # don't fragment on the way; what is larger than the known path MTU is fragmented here
+_UDP_NO_CHECK6_TX, _UDP_NO_CHECK6_RX = 101, 102  # RFC 6935
+_MSG_ERRQUEUE = 0x2000
+_ERROR = struct.Struct("=IBBBxII")  # struct sock_extended_err: errno, origin, type, code, info, data
+
+OnSignalling = Callable[[PacketReceived], None]
+OnData = Callable[[UdpEnds, int, bytes], None]
+"""A data packet: the ends it came between, the outer traffic class, the inner packet."""
+OnPathMtu = Callable[[PathMtuChanged], None]
+
+
+class UdpSockets:
+    """The sockets of one agent. `own` is its inner address, which signalling is for.
+
+    `on_data` is set by the data plane; without one data is counted and dropped. `counts` has what was dropped or could
+    not be sent, by reason. With `zero_checksum` datagrams over IPv6 carry and may carry none (RFC 6935).
+    """
+
+    def __init__(
+        self, own: IPv6Address, on_signalling: OnSignalling, on_path_mtu: OnPathMtu, *, zero_checksum: bool = False
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.on_data: OnData | None = None
+        self._own, self._on_signalling, self._on_path_mtu = own, on_signalling, on_path_mtu
+        self._zero_checksum = zero_checksum
+        self._sockets: dict[UdpEndpoint, socket.socket] = {}
+        self._by_local: dict[tuple[IPAddress, int], socket.socket] = {}
+        self._refused: set[tuple[UdpEndpoint, int]] = set()
+
+    def set_endpoints(self, endpoints: Iterable[UdpEndpoint]) -> None:
+        """From now on these sockets are open, and no others. One that cannot be opened is logged and tried again at the
+        next call."""
+        wanted = set(endpoints)
+        for gone in self._sockets.keys() - wanted:
+            self._close(gone)
+        refused: set[tuple[UdpEndpoint, int]] = set()
+        for endpoint in wanted - self._sockets.keys():
+            try:
+                self._sockets[endpoint] = self._by_local[endpoint.address, endpoint.port] = self._open(endpoint)
+            except OSError as error:
+                refused.add((endpoint, error.errno or 0))
+                if (endpoint, error.errno or 0) not in self._refused:
+                    log.event("udp_socket_refused", "warning", what=endpoint, error=error.strerror)
+        self._refused = refused
+
+    def send(self, ends: UdpEnds, packet: bytes, traffic_class: int = 0) -> None:
+        """Send one packet inside UDP; OSError as sendmsg(2), ENOTCONN when no socket is bound to the local end."""
+        sock = self._by_local.get((ends.local, ends.local_port))
+        if sock is None:
+            raise OSError(errno.ENOTCONN, f"no UDP socket at {ends.local} port {ends.local_port}")
+        control = _traffic_class(ends.local, traffic_class) if traffic_class else []
+        address = str(ends.remote), ends.remote_port
+        try:
+            sock.sendmsg([packet], control, 0, address)
+        except BlockingIOError:
+            raise
+        except OSError:  # it may be about an earlier datagram (ICMP), and is reported once
+            if not self._read_errors(sock, ends.local):
+                raise
+            sock.sendmsg([packet], control, 0, address)
+
+    def send_signalling(self, ends: UdpEnds, packet: bytes) -> None:
+        """Send a message of the engine; what the kernel refuses is counted and logged."""
+        try:
+            self.send(ends, packet)
+        except OSError as error:
+            self.counts[f"send_{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"] += 1
+            fields = {"local": ends.local, "remote": ends.remote, "port": ends.remote_port}
+            log.event("packet_not_sent", "warning", **fields, octets=len(packet), error=error.strerror)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for endpoint in list(self._sockets):
+            self._close(endpoint)
+
+    # --- sockets ----------------------------------------------------------------------------------------------------
+
+    def _open(self, endpoint: UdpEndpoint) -> socket.socket:
+        ipv6 = isinstance(endpoint.address, IPv6Address)
+        family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, BUFFER)
+            if ipv6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                for option in (_IPV6_FREEBIND, socket.IPV6_RECVTCLASS, _IPV6_RECVERR):
+                    sock.setsockopt(socket.IPPROTO_IPV6, option, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_WANT)
+                if self._zero_checksum:
+                    sock.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_TX, 1)
+                    sock.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
+            else:
+                for option in (_IP_FREEBIND, _IP_RECVTOS, _IP_RECVERR):
+                    sock.setsockopt(socket.IPPROTO_IP, option, 1)
+                sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_WANT)
+            if endpoint.device is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, endpoint.device.encode())
+            sock.bind((str(endpoint.address), endpoint.port))
+            asyncio.get_running_loop().add_reader(sock, self._readable, sock, endpoint)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _close(self, endpoint: UdpEndpoint) -> None:
+        sock = self._sockets.pop(endpoint)
+        if self._by_local.get((endpoint.address, endpoint.port)) is sock:
+            del self._by_local[endpoint.address, endpoint.port]
+        asyncio.get_running_loop().remove_reader(sock)
+        sock.close()
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def _readable(self, sock: socket.socket, endpoint: UdpEndpoint) -> None:
+        for _ in range(DATAGRAMS_PER_TURN):
+            try:
+                inner, control, _, source = sock.recvmsg(MAXIMUM_DATAGRAM, _CONTROL_ROOM)
+            except BlockingIOError:
+                self._read_errors(sock, endpoint.address)
+                return
+            except OSError:
+                if self._read_errors(sock, endpoint.address):
+                    continue
+                raise
+            ends = UdpEnds(endpoint.address, ip_address(source[0].partition("%")[0]), endpoint.port, source[1])
+            if is_signalling(inner, self._own):
+                self._on_signalling(PacketReceived(inner, endpoint.device or "", outer=ends))
+            elif self.on_data is not None:
+                self.on_data(ends, _received_class(control), inner)
+            else:
+                self.counts["udp_data_not_taken"] += 1
+            if sock.fileno() < 0:  # closed by what a receiver did
+                return
+
+    def _read_errors(self, sock: socket.socket, local: IPAddress) -> bool:
+        """Empty the error queue: path MTUs are reported, the rest counted. Whether there was anything."""
+        found = False
+        while True:
+            try:
+                _, control, _, about = sock.recvmsg(0, _CONTROL_ROOM, _MSG_ERRQUEUE)
+            except OSError:
+                return found
+            found = True
+            for level, kind, data in control:
+                if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    continue
+                number, _, _, _, info, _ = _ERROR.unpack_from(data)
+                if number == errno.EMSGSIZE and info:
+                    remote = ip_address(about[0].partition("%")[0])
+                    self._on_path_mtu(PathMtuChanged(local, remote, info))
+                else:
+                    self.counts[f"udp_{errno.errorcode.get(number, 'unknown').lower()}"] += 1
+
+
+def _traffic_class(local: IPAddress, value: int) -> list[tuple[int, int, bytes]]:
+    data = struct.pack("=i", value)
+    if isinstance(local, IPv4Address):
+        return [(socket.IPPROTO_IP, socket.IP_TOS, data)]
+    return [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, data)]
+
+
+def _received_class(control: list[tuple[int, int, bytes]]) -> int:
+    """The outer traffic class among control messages: an octet over IPv4, an int over IPv6."""
+    for level, kind, data in control:
+        if level == socket.IPPROTO_IP and kind == socket.IP_TOS:
+            return data[0]
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
+            return int(struct.unpack("=i", data)[0])
+    return 0

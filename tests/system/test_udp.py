@@ -1,0 +1,182 @@
+"""UdpSockets on the loopback and between namespaces: signalling and data told apart, classes kept, errors heard."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address, ip_address
+
+import asyncio_dgram
+import pytest
+
+from mip6.actions import UdpEndpoint
+from mip6.events import PacketReceived, PathMtuChanged
+from mip6.headers import ipv6_header
+from mip6.system.udp import UdpSockets
+from mip6.udp import UdpEnds
+from tests.system.conftest import Pair
+
+OWN, HOME = IPv6Address("2001:db8:1::1"), IPv6Address("2001:db8:100::5")
+SIGNALLING = ipv6_header(HOME, OWN, 135, 8) + bytes((59, 0, 5, 0, 0, 0, 0, 0))
+LOOPBACKS = ["127.0.0.1", "::1"]
+
+
+class Ears:
+    """What the sockets handed over."""
+
+    def __init__(self) -> None:
+        self.signalling: list[PacketReceived] = []
+        self.data: list[tuple[UdpEnds, int, bytes]] = []
+        self.mtus: list[PathMtuChanged] = []
+
+    def sockets(self, **how: bool) -> UdpSockets:
+        sockets = UdpSockets(OWN, self.signalling.append, self.mtus.append, **how)
+        sockets.on_data = lambda *one: self.data.append(one)
+        return sockets
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        return int(sock.getsockname()[1])
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_signalling_goes_to_the_engine_with_its_ends_and_all_else_to_the_data_plane(host: str) -> None:
+    ears, port = Ears(), free_port(host)
+
+    async def story() -> None:
+        sockets = ears.sockets()
+        sockets.set_endpoints([UdpEndpoint(ip_address(host), port)])
+        stranger = await asyncio_dgram.connect((host, port))
+        data = [
+            b"\0",
+            b"\0\0\0\0keepalive",
+            SIGNALLING[:39],  # cut
+            b"\x45" + SIGNALLING[1:],  # another version
+            SIGNALLING[:24] + HOME.packed + SIGNALLING[40:],  # to somebody else
+            SIGNALLING[:6] + b"\x3c" + SIGNALLING[7:],  # destination options first: a mobile node inside the tunnel
+        ]
+        for packet in [SIGNALLING, *data]:
+            await stranger.send(packet)
+        await until(lambda: len(ears.signalling) + len(ears.data) == 7)
+        source = stranger.sockname[1]
+        ends = UdpEnds(ip_address(host), ip_address(host), port, source)
+        assert ears.signalling == [PacketReceived(SIGNALLING, "", outer=ends)]
+        assert ears.data == [(ends, 0, packet) for packet in data]
+        sockets.send(ends, b"answer")  # to where it came from
+        assert (await stranger.recv())[0] == b"answer"
+        stranger.close()
+        sockets.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+@pytest.mark.parametrize("zero_checksum", [False, True])
+def test_the_traffic_class_travels_in_the_outer_header(host: str, zero_checksum: bool) -> None:
+    ears, port, other = Ears(), free_port(host), free_port(host)
+
+    async def story() -> None:
+        sockets = ears.sockets(zero_checksum=zero_checksum)
+        address = ip_address(host)
+        sockets.set_endpoints([UdpEndpoint(address, port), UdpEndpoint(address, other)])
+        for traffic_class in (0, 0xBB, 1):
+            sockets.send(UdpEnds(address, address, port, other), b"\x60", traffic_class)
+        await until(lambda: len(ears.data) == 3)
+        assert [one[1] for one in ears.data] == [0, 0xBB, 1]
+        assert {one[0].remote_port for one in ears.data} == {port}
+        sockets.close()
+
+    run(story)
+
+
+def test_sockets_come_and_go_as_told() -> None:
+    ears = Ears()
+
+    async def story() -> None:
+        sockets, address = ears.sockets(), ip_address("127.0.0.1")
+        one, two = (UdpEndpoint(address, free_port("127.0.0.1")) for _ in range(2))
+        ends = UdpEnds(address, address, one.port, two.port)
+        with pytest.raises(OSError, match="no UDP socket"):
+            sockets.send(ends, b"")
+        sockets.set_endpoints([one, two])
+        sockets.set_endpoints([two])
+        sockets.send_signalling(ends, SIGNALLING)
+        assert sockets.counts == {"send_enotconn": 1}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", one.port))  # it is free again
+            sockets.set_endpoints([one, two])  # and now it is not: no fault, the next call tries again
+        sockets.set_endpoints([one, two])
+        sockets.send(ends, b"\x60")
+        await until(lambda: len(ears.data) == 1)
+        sockets.close()
+
+    run(story)
+
+
+def test_nobody_at_the_other_end_is_no_fault() -> None:
+    ears, port, nobody = Ears(), free_port("127.0.0.1"), free_port("127.0.0.1")
+
+    async def story() -> None:
+        sockets, address = ears.sockets(), ip_address("127.0.0.1")
+        sockets.set_endpoints([UdpEndpoint(address, port)])
+        for _ in range(3):
+            sockets.send(UdpEnds(address, address, port, nobody), b"\x60")
+        await until(lambda: sockets.counts["udp_econnrefused"] == 3)
+        sockets.send(UdpEnds(address, address, port, port), b"\x60")
+        await until(lambda: len(ears.data) == 1)
+        sockets.close()
+
+    run(story)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_fragmentation_needed_on_the_way_is_told(pair: Pair, ipv6: bool) -> None:
+    """here --- eth0 (1500) ======== far0 --- there --- narrow (1400): the far end is behind it."""
+    ears = Ears()
+    version, here, router, beyond = (
+        ("-6", "2001:db8:a::1/64", "2001:db8:a::2", "2001:db8:b::1")
+        if ipv6
+        else ("-4", "198.51.100.1/24", "198.51.100.2", "203.0.113.1")
+    )
+    nodad = " nodad" if ipv6 else ""
+    pair.run(f"ip {version} addr add {here} dev eth0{nodad}")
+    pair.far(f"ip {version} addr add {router}/{here.split('/')[1]} dev far0{nodad}")
+    pair.far("ip link add narrow mtu 1400 type veth peer name other")
+    pair.far("ip link set narrow up")
+    pair.far("ip link set other up")
+    pair.far(f"sysctl -qw {'net.ipv6.conf.all.forwarding' if ipv6 else 'net.ipv4.ip_forward'}=1")
+    pair.far(f"ip {version} route add {beyond} dev narrow")
+    pair.far(f"ip {version} neigh add {beyond} dev narrow lladdr 02:00:00:00:00:01")
+    pair.run(f"ip {version} route add {beyond} via {router}")
+    local, remote = ip_address(here.split("/")[0]), ip_address(beyond)
+
+    async def story() -> None:
+        sockets = ears.sockets()
+        sockets.set_endpoints([UdpEndpoint(local, 4191, "eth0")])
+        overhead = 48 if ipv6 else 28
+        async with asyncio.timeout(10):
+            while not ears.mtus:
+                sockets.send(UdpEnds(local, remote), bytes(1450 - overhead))
+                await asyncio.sleep(0.05)
+        assert ears.mtus[0] == PathMtuChanged(local, remote, 1400)
+        sockets.close()
+
+    run(story)
