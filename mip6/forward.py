@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mip6.duplicates import content_of
 from mip6.errors import Error, error_about, forwardable, largest
 from mip6.forwarding import DropReason, End, FlowRule, IPAddress, Node, Tunnel
 from mip6.lookup import Lookup
@@ -58,19 +59,22 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The inner packet of a tunnel packet, for the local stack."""
+    """The inner packet of a tunnel packet, for the local stack. `first`: it is n-cast, and no copy came before."""
 
     node: Node
     tunnel: Tunnel
     packet: bytes
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Discarded. `error` is the ICMP error for the inner sender, to be rate limited (RFC 4443 §2.4 (f))."""
+    """Discarded. `error` is the ICMP error for the inner sender, to be rate limited (RFC 4443 §2.4 (f)); `arrived` says
+    whose tunnel a duplicate came by."""
 
     reason: DropReason
     error: bytes | None = None
+    arrived: tuple[Node, Tunnel] | None = None
 
 
 def encapsulate(
@@ -131,15 +135,18 @@ def decapsulate(lookup: Lookup, outer: Arrival, inner: bytes, memory: Memory, no
     uplink = lookup.table.end is End.HOME_AGENT
     owner = lookup.owner(parsed.source if uplink else parsed.destination)
     mine = next((one for one in candidates if one[0] is owner), None)
-    if mine is None:  # RFC 6275 §10.4.5, RFC 3963 §6.3
+    if owner is None or mine is None:  # RFC 6275 §10.4.5, RFC 3963 §6.3
         return Dropped(DropReason.SOURCE_NOT_OWNED if uplink else DropReason.DESTINATION_NOT_OWNED)
     ecn = decapsulated_ecn(parsed.traffic_class & 3, outer.traffic_class & 3)
     if ecn is None:
         return Dropped(DropReason.ECN)
     packet = inner[: parsed.length]
+    copied = lookup.table.eliminate_duplicates and _is_copied(owner, parsed, uplink)
+    if copied and memory.duplicates.is_duplicate(content_of(packet), mine[1].bid, now):
+        return Dropped(DropReason.DUPLICATE, arrived=mine)
     if ecn != parsed.traffic_class & 3:
         packet = _with_ecn(packet, ecn)
-    return Delivered(*mine, packet)
+    return Delivered(*mine, packet, copied)
 
 
 def decapsulated_ecn(inner: int, outer: int) -> int | None:
@@ -195,6 +202,19 @@ def _rule(node: Node, packet: Parsed, uplink: bool, memory: Memory) -> FlowRule 
     rule = next(found, None)
     memory.fragments.remember(packet, rule)
     return rule
+
+
+def copying_rules(node: Node) -> tuple[FlowRule, ...]:
+    """The rules that n-cast."""
+    return tuple(rule for rule in node.rules if len(rule.bids) > 1 and not rule.weights and not rule.drop)
+
+
+def _is_copied(node: Node, packet: Parsed, uplink: bool) -> bool:
+    """Whether the far end may have n-cast a packet: some n-casting rule matches it, as far as can be seen. Its priority
+    and whether it is active are not asked, for the far end knows better which of its tunnels are usable."""
+    if packet.protocol == Protocol.MOBILITY:
+        return False
+    return any(matches(rule.selector, packet, uplink, partly=True) for rule in copying_rules(node))
 
 
 def _active(node: Node, rule: FlowRule) -> bool:

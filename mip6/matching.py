@@ -11,8 +11,9 @@ from mip6.selectors import FLOW_LABEL_MASK, IPv4Selector, IPv6Selector, TrafficS
 _Address = TypeVar("_Address", bound=IPAddress)
 
 
-def matches(selector: TrafficSelector, packet: Parsed, reverse: bool = False) -> bool:
+def matches(selector: TrafficSelector, packet: Parsed, reverse: bool = False, partly: bool = False) -> bool:
     """`reverse`: an uplink packet, whose source and destination stand the other way round than in the selector.
+    `partly`: conditions on ports and SPI hold for a later fragment, which has neither.
 
     A selector of one IP version never matches a packet of the other, and one of an unknown format matches none.
     """
@@ -27,13 +28,14 @@ def matches(selector: TrafficSelector, packet: Parsed, reverse: bool = False) ->
     if reverse:
         source, destination = destination, source
         source_port, destination_port = destination_port, source_port
+    hidden = partly and packet.fragment is not None and packet.fragment.offset > 0
     return (
         _in_address(source, selector.source)
         and _in_address(destination, selector.destination)
-        and _within(packet.spi, selector.spi)
+        and (hidden or _within(packet.spi, selector.spi))
         and (label is None or label[0] & FLOW_LABEL_MASK <= packet.flow_label <= label[1] & FLOW_LABEL_MASK)
-        and _within(source_port, selector.source_port)
-        and _within(destination_port, selector.destination_port)
+        and (hidden or _within(source_port, selector.source_port))
+        and (hidden or _within(destination_port, selector.destination_port))
         # only the DSCP is compared, RFC 6088 §3.1, §3.2
         and (codepoint is None or codepoint[0] >> 2 <= packet.traffic_class >> 2 <= codepoint[1] >> 2)
         and _within(packet.protocol, protocol)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address
 
+from mip6.duplicates import DuplicateFilter
 from mip6.forwarding import FlowRule, Tunnel
 from mip6.packet import Parsed
 from mip6.sharing import Flow, choose
@@ -65,7 +67,7 @@ class FlowMemory:
     for longest is forgotten first, or nearly."""
 
     def __init__(self) -> None:
-        self._flows: dict[Flow, SharedFlow] = {}
+        self._flows: OrderedDict[Flow, SharedFlow] = OrderedDict()
 
     def tunnel(self, flow: Flow, tunnels: list[tuple[Tunnel, int]], now: float) -> tuple[Tunnel, SharedFlow]:
         """The tunnel for the next packet of a flow, of usable ones with their weights. A flow that was idle, or whose
@@ -87,12 +89,11 @@ class FlowMemory:
 
     def _forget_one(self) -> None:
         for _ in range(_CHANCES):
-            flow = next(iter(self._flows))
-            known = self._flows.pop(flow)
+            flow, known = self._flows.popitem(last=False)
             if not known.has_another_chance():
                 return
             self._flows[flow] = known
-        del self._flows[next(iter(self._flows))]
+        self._flows.popitem(last=False)
 
 
 class Memory:
@@ -101,3 +102,4 @@ class Memory:
     def __init__(self) -> None:
         self.fragments = FragmentMemory()
         self.flows = FlowMemory()
+        self.duplicates = DuplicateFilter()

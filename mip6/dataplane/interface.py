@@ -20,12 +20,18 @@ class DataPlaneError(Exception):
 
 @dataclass(slots=True)
 class TunnelCounters:
-    """Inner packets and octets: `out` over the tunnel to its far end, `in` from there."""
+    """Inner packets and octets: `out` over the tunnel to its far end, `in` from there, without duplicates.
+
+    Where duplicates are eliminated: packets of which this tunnel brought the `first` copy (`in` counts them too), and
+    the duplicates that it brought after another.
+    """
 
     packets_out: int = 0
     bytes_out: int = 0
     packets_in: int = 0
     bytes_in: int = 0
+    packets_first: int = 0
+    packets_duplicate: int = 0
 
 
 @dataclass(slots=True)

@@ -27,8 +27,9 @@ from mip6.dataplane.offload import (
 )
 from mip6.dataplane.receive import TunnelReceiver, outer_fields
 from mip6.dataplane.send import Senders
+from mip6.duplicates import content_of
 from mip6.errors import path_mtu_changed, relayed_too_big
-from mip6.forward import Arrival, Dropped, decapsulate, encapsulate, outer_header
+from mip6.forward import Arrival, Dropped, copying_rules, decapsulate, encapsulate, outer_header
 from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, DropReason, End, ForwardingTable, Tunnel
 from mip6.memory import FLOW_IDLE, Memory, SharedFlow
 from mip6.numbers import Icmp6Type, Protocol
@@ -61,21 +62,29 @@ class _Way:
 
 
 class _Known:
-    """What is known of a flow that arrives: its tunnel's counters, the octets that its packets are to start with, and
-    how to see that a checksum is not finished."""
+    """What is known of packets that arrive between two inner addresses over one tunnel: its BID and counters, the
+    octets that they are to start with, and how to see that a checksum is not finished.
 
-    __slots__ = ("checksum_at", "counters", "flow_sum", "head")
+    `copied`: where the far end may n-cast to here, which of them it does, by what else a flow rule can look at.
+    """
 
-    def __init__(self, counters: TunnelCounters, packet: bytes) -> None:
-        self.counters, self.head = counters, packet[:2]
+    __slots__ = ("behind", "bid", "checksum_at", "copied", "counters", "flow_sum", "head")
+
+    def __init__(self, bid: int, counters: TunnelCounters, packet: bytes, copied: dict[bytes, bool] | None) -> None:
+        self.bid, self.counters, self.head, self.copied = bid, counters, packet[:2], copied
         start = header_length(packet)
         self.checksum_at = VIRTIO_HEADER + start + CHECKSUM_AT.get(upper_protocol(packet), -start)
         self.flow_sum = pseudo_sum(packet)
+        self.behind = slice(VIRTIO_HEADER + start, VIRTIO_HEADER + start + _PORTS)
 
 
 _Flow = tuple[int, tuple[_Way, ...], SharedFlow | None]
 """What is remembered of a flow that leaves: the smallest MTU among its ways, they, and, if it is shared, its choice."""
 _UNKNOWN: _Flow = (-1, (), None)
+_LABELS = {  # where an arriving packet has its flow label, if any
+    Protocol.IPV6: slice(VIRTIO_HEADER, VIRTIO_HEADER + 4),
+    Protocol.IPV4: slice(VIRTIO_HEADER, VIRTIO_HEADER),
+}
 _IPV4_ORDINARY = IPV4_HEADER + _PORTS
 
 
@@ -249,6 +258,8 @@ class UserspaceDataPlane:
         packets, sources, controls = receiver.packets, receiver.sources, receiver.controls
         protocol, addresses, length, base = receiver.places
         first, low = slice(VIRTIO_HEADER, VIRTIO_HEADER + 2), length + 1
+        label = _LABELS[receiver.inside]
+        is_duplicate, now = self._memory.duplicates.is_duplicate, self._loop.time()
         for i, size in enumerate(receiver.receive()):
             view = packets[i]
             known = arrivals.get(join((sources[i], controls[i], view[first], view[protocol], view[addresses])))
@@ -259,14 +270,28 @@ class UserspaceDataPlane:
             if at > VIRTIO_HEADER and is_unfinished(view[at] << 8 | view[at + 1], known.flow_sum, size):
                 self._arrived(receiver, i, size)
                 continue
+            counters, copied = known.counters, False
+            if known.copied is not None:
+                seen = known.copied.get(join((view[label], view[known.behind])))
+                if seen is None:
+                    self._arrived(receiver, i, size)
+                    continue
+                copied = seen
+                if copied and is_duplicate(
+                    content_of(bytes(view[VIRTIO_HEADER : VIRTIO_HEADER + size])), known.bid, now
+                ):
+                    self._drop(DropReason.DUPLICATE)
+                    counters.packets_duplicate += 1
+                    continue
             view[first] = known.head
             try:
                 write(fd, view[: VIRTIO_HEADER + size])
             except OSError as error:
                 self._refused(error)
             else:
-                known.counters.packets_in += 1
-                known.counters.bytes_in += size
+                counters.packets_in += 1
+                counters.bytes_in += size
+                counters.packets_first += copied
 
     def _arrived(self, receiver: TunnelReceiver, i: int, size: int) -> None:
         """The reference decides about packet `i` of the batch; an ordinary decision is remembered for its flow."""
@@ -279,12 +304,14 @@ class UserspaceDataPlane:
         if isinstance(verdict, Dropped):
             self._dropped(verdict)
             return
-        counters = self._count(verdict.node.home_address, verdict.tunnel.bid)
+        node, tunnel = verdict.node, verdict.tunnel
+        counters = self._count(node.home_address, tunnel.bid)
         if not self._write(verdict.packet):
             return
         counters.packets_in += 1
         counters.bytes_in += len(verdict.packet)
-        if not _is_ordinary(data, _TCP_HEADER):  # nothing behind the IP header was looked at
+        counters.packets_first += verdict.first
+        if not _is_ordinary(data, _TCP_HEADER):
             return
         if data[0] == _PLAIN_IPV4 and data[:2] != verdict.packet[:2]:  # with a new header checksum in each packet
             return
@@ -292,7 +319,15 @@ class UserspaceDataPlane:
             self._arrivals.clear()
         protocol, addresses, *_ = receiver.places
         key = source + control + data[:2] + bytes(view[protocol]) + bytes(view[addresses])
-        self._arrivals[key] = _Known(counters, verdict.packet)
+        known = self._arrivals.get(key)
+        if known is None:  # but for what is copied, nothing behind the IP header was looked at
+            maybe = self._index.table.eliminate_duplicates and copying_rules(node)
+            known = _Known(tunnel.bid, counters, verdict.packet, {} if maybe else None)
+            self._arrivals[key] = known
+        if known.copied is not None:
+            if len(known.copied) >= FLOWS:
+                known.copied.clear()
+            known.copied[bytes(view[_LABELS[receiver.inside]]) + bytes(view[known.behind])] = verdict.first
 
     def _write(self, packet: bytes) -> bool:
         """Write one packet to the device; whether the kernel took it."""
@@ -314,6 +349,9 @@ class UserspaceDataPlane:
 
     def _dropped(self, verdict: Dropped) -> None:
         self._drop(verdict.reason)
+        if verdict.arrived is not None:
+            node, tunnel = verdict.arrived
+            self._count(node.home_address, tunnel.bid).packets_duplicate += 1
         self._answer(verdict.error)
 
     def _answer(self, error: bytes | None) -> None:

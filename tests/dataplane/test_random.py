@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mip6 import duplicates, memory
 from mip6.dataplane import userspace
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.errors import ipv4_header
@@ -116,7 +117,7 @@ def tables(draw: st.DrawFn) -> ForwardingTable:
     end = draw(st.sampled_from(End))
     homes = [HOME] if end is End.MOBILE_NODE else [HOME, SECOND_HOME]
     nodes = {home: Node(home, draw(PREFIXES), draw(tunnels(end)), draw(RULES)) for home in homes}
-    return ForwardingTable(end, AGENT, nodes)
+    return ForwardingTable(end, AGENT, nodes, eliminate_duplicates=draw(st.booleans()))
 
 
 @st.composite
@@ -238,15 +239,32 @@ class Stage:
     def drops(self) -> Counter[DropReason]:
         return Counter(self.plane.counters().drops) - self.dropped
 
+    def copies(self) -> Counter[tuple[IPv6Address, int, str]]:
+        """What came first by which tunnel and what after another, since `begin`."""
+        found: Counter[tuple[IPv6Address, int, str]] = Counter()
+        for (home, bid), one in self.plane.counters().tunnels.items():
+            found[home, bid, "first"] = one.packets_first
+            found[home, bid, "duplicate"] = one.packets_duplicate
+        return found - self.copied
+
     def begin(self, table: ForwardingTable) -> None:
         self.plane.set_table(table)
         self.dropped = Counter(self.plane.counters().drops)
+        self.copied: Counter[tuple[IPv6Address, int, str]] = Counter()
+        self.copied = self.copies()
         received(self.far)
         received(self.device)
 
 
-def test_out(far: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def timeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is forgotten because of time, which the reference and the plane see differently."""
     monkeypatch.setattr(userspace, "ANSWERS_PER_SECOND", 1_000_000)
+    for module, name in ((memory, "FLOW_IDLE"), (userspace, "FLOW_IDLE"), (duplicates, "WINDOW")):
+        monkeypatch.setattr(module, name, 1e9)
+
+
+def test_out(far: socket.socket) -> None:
     stage = Stage(far)
 
     @settings(max_examples=EXAMPLES, deadline=None)
@@ -280,16 +298,22 @@ def test_in(far: socket.socket) -> None:
     @settings(max_examples=EXAMPLES, deadline=None)
     @given(
         tables(),
-        st.sampled_from([WLAN, WLAN, CELL, PEER]),
         TRAINS,
-        st.lists(st.sampled_from([0, 1, 2, 3, 0xB8, 0xBB]), min_size=20, max_size=20),
+        st.lists(
+            st.tuples(
+                st.sampled_from([WLAN, WLAN, WLAN, CELL, CELL, PEER]), st.sampled_from([0, 0, 1, 2, 3, 0xB8, 0xBB])
+            ),
+            min_size=40,
+            max_size=40,
+        ),
     )
-    def agrees(table: ForwardingTable, source: IPv6Address, drawn: list[bytes], traffic_classes: list[int]) -> None:
-        arriving = [(source, tc, one) for tc, one in zip(traffic_classes, drawn, strict=False) if len(one) <= 1460]
-        stage.runner.run(story(table, [one for one in arriving for _ in range(2)]))
+    def agrees(table: ForwardingTable, drawn: list[bytes], outer: list[tuple[IPv6Address, int]]) -> None:
+        inner = [one for one in drawn if len(one) <= 1460 for _ in range(2)]
+        stage.runner.run(story(table, [(*header, one) for header, one in zip(outer, inner, strict=False)]))
 
     async def story(table: ForwardingTable, arriving: list[tuple[IPv6Address, int, bytes]]) -> None:
         stage.begin(table)
+        copies: Counter[tuple[IPv6Address, int, str]] = Counter()
         now, delivered, drops = asyncio.get_running_loop().time(), [], []
         for source, traffic_class, packet in arriving:
             inside = Protocol.IPV4 if packet[0] >> 4 == 4 else Protocol.IPV6
@@ -298,14 +322,18 @@ def test_in(far: socket.socket) -> None:
             )
             if isinstance(verdict, Delivered):
                 delivered.append(verdict.packet)
+                copies[verdict.node.home_address, verdict.tunnel.bid, "first"] += verdict.first
             else:
                 assert isinstance(verdict, Dropped)
                 drops.append(verdict.reason)
+                if verdict.arrived is not None:
+                    copies[verdict.arrived[0].home_address, verdict.arrived[1].bid, "duplicate"] += 1
             header = (6 << 28 | traffic_class << 20).to_bytes(4, "big") + len(packet).to_bytes(2, "big")
             header += bytes((inside, 64))
             outer = header + source.packed + AGENT.packed + packet
             stage.far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
         await stage.compare([], delivered, drops, [packet for _, _, packet in arriving])
+        assert stage.copies() == +copies
 
     try:
         agrees()
