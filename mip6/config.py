@@ -127,6 +127,15 @@ def _address(value: Any) -> IPv6Address:
     return address
 
 
+def _addresses(value: Any) -> tuple[IPv6Address, ...]:
+    found = tuple(_address(one) for one in (value if isinstance(value, list) else [value]))
+    if not found:
+        raise ValueError("it is empty")
+    if len(set(found)) < len(found):
+        raise ValueError("one stands twice")
+    return found
+
+
 def _prefix(value: Any) -> IPv6Network:
     if not isinstance(value, str) or "/" not in value:
         raise ValueError
@@ -251,6 +260,7 @@ _PORTS = number_range(0, 0xFFFF)
 
 Boolean = Annotated[bool, Expected("true or false", _boolean)]
 Address = Annotated[IPv6Address, Expected("a global IPv6 unicast address", _address)]
+Addresses = Annotated[tuple[IPv6Address, ...], Expected("a global IPv6 unicast address or a list of them", _addresses)]
 Prefix = Annotated[IPv6Network, Expected("an IPv6 prefix like 2001:db8::/56", _prefix)]
 Ipv4Address = Annotated[IPv4Address, Expected("an IPv4 unicast address", _ipv4_address)]
 Ipv4Prefix = Annotated[IPv4Network, Expected("an IPv4 prefix like 192.0.2.0/24", _ipv4_prefix)]

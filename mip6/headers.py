@@ -143,7 +143,18 @@ def build_packet(
     """
     mh = encode_message(message) if isinstance(message, Message) else message
     body = finish_message(mh, home_address or source, routing_address or destination)
-    next_header: int = Protocol.MOBILITY
+    return wrap(source, destination, Protocol.MOBILITY, body, home_address, routing_address)
+
+
+def wrap(
+    source: IPv6Address,
+    destination: IPv6Address,
+    next_header: int,
+    body: bytes,
+    home_address: IPv6Address | None,
+    routing_address: IPv6Address | None,
+) -> bytes:
+    """`body`, checksum included, with what stands in front of it."""
     if home_address is not None:  # 8n+6 for the option: PadN of 4 in front (RFC 6275 §6.3)
         body = bytes((next_header, 2, 1, 2, 0, 0, HOME_ADDRESS_OPTION, 16)) + home_address.packed + body
         next_header = Protocol.DESTINATION_OPTIONS

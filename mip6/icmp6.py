@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import ClassVar
 
-from mip6.headers import ipv6_header
+from mip6.headers import wrap
 from mip6.neighbourdiscovery import NEIGHBOUR_OPTIONS, NeighbourOption, PrefixInformation
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.wire import (
@@ -113,9 +113,25 @@ def decode_icmp6(data: bytes) -> Icmp6Message:
     return message
 
 
-def build_icmp6(source: IPv6Address, destination: IPv6Address, message: Icmp6Message) -> bytes:
-    """A whole packet with its checksum."""
+def build_icmp6(
+    source: IPv6Address,
+    destination: IPv6Address,
+    message: Icmp6Message,
+    *,
+    home_address: IPv6Address | None = None,
+    routing_address: IPv6Address | None = None,
+) -> bytes:
+    """A whole packet with its checksum; the last two as `headers.build_packet` has them."""
     body = bytes((message.TYPE, 0, 0, 0)) + message.encode_fields()
-    checksum = internet_checksum(pseudo_header(source, destination, len(body), Protocol.ICMPV6) + body)
-    body = body[:2] + checksum.to_bytes(2, "big") + body[HEADER:]
-    return ipv6_header(source, destination, Protocol.ICMPV6, len(body)) + body
+    pseudo = pseudo_header(home_address or source, routing_address or destination, len(body), Protocol.ICMPV6)
+    body = body[:2] + internet_checksum(pseudo + body).to_bytes(2, "big") + body[HEADER:]
+    return wrap(source, destination, Protocol.ICMPV6, body, home_address, routing_address)
+
+
+def home_agents_anycast(prefix: IPv6Network) -> IPv6Address:
+    """The address that reaches one of the home agents of a home prefix (RFC 2526 §2, §3).
+
+    With interface identifiers of 64 bits the universal/local bit is left 0; else all bits but the last are one.
+    """
+    host = 0xFDFFFFFFFFFFFFFE if prefix.prefixlen == 64 else (1 << 128 - prefix.prefixlen) - 2
+    return IPv6Address(int(prefix.network_address) | host)

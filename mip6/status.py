@@ -81,7 +81,8 @@ def _head(status: Mapping[str, Any]) -> str:
     about = f"device {status['device']}, data plane {status['dataplane']}, up {_duration(status['uptime'])}"
     if status["role"] == "homeagent":
         return f"home agent {status['address']}: {about}"
-    return f"mobile node {status['home_address']}, home agent {status['home_agent']}: {status['state']}, {about}"
+    agent = f"home agent {status['home_agent']}" if status["home_agent"] else "no home agent yet"
+    return f"mobile node {status['home_address']}, {agent}: {status['state']}, {about}"
 
 
 def _node(node: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ def acknowledge(state: Registration, message: BindingAcknowledgement, now: float
     sent = _answered(state, message)
     if sent is None:
         return None
+    state.silent = None
     if message.status == BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW:
         return _resynchronise(state, message.sequence)
     if message.status == BindingStatus.MIPV6_ID_MISMATCH:
@@ -65,6 +66,8 @@ def _accepted(state: Registration, sent: SentUpdate, message: BindingAcknowledge
         # RFC 3963 §5.3: it has no support for mobile routers; there is no other home agent to go to
         state.mobile_router = False
     state.refusals = 0
+    if message.status == BindingStatus.PREFIX_DISCOVERY_NECESSARY:
+        state.solicit = True
     actions: list[Action] = []
     advice: BindingRefreshAdvice | None = message.find(BindingRefreshAdvice)
     interval = None if advice is None else advice.interval

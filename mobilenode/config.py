@@ -18,7 +18,7 @@ class MobileNodeTable(config.Table):
     """[mobilenode]"""
 
     home_address: config.Address
-    home_agent: config.Address
+    home_agent: config.Addresses = ()
     home_prefix: config.Prefix | None = None
     identifier: config.Identifier | None = None
     prefixes: list[config.Prefix] = Field(default_factory=list)
@@ -41,7 +41,9 @@ class MobileNodeTable(config.Table):
         found = []
         if self.home_prefix is not None and self.home_address not in self.home_prefix:
             found.append(("home_address", f"expected an address of {self.home_prefix}, got {self.home_address}"))
-        if self.home_agent == self.home_address:
+        if not self.home_agent and self.home_prefix is None:
+            found.append(("home_agent", "missing; expected an address, a list, or home_prefix to discover it by"))
+        if self.home_address in self.home_agent:
             found.append(("home_agent", "expected another address than home_address"))
         if self.key is None and not self.insecure:
             found.append(("key", "missing; expected [mobilenode.key], or insecure = true"))
@@ -50,8 +52,9 @@ class MobileNodeTable(config.Table):
         if self.mobile_router and not self.prefixes and self.prefix_mode == "explicit":
             found.append(("prefixes", 'missing: expected prefixes, or prefix_mode = "implicit"'))
         for index, prefix in enumerate(self.prefixes):
-            if self.home_agent in prefix:
-                found.append((f"prefixes[{index}]", f"{prefix} contains the home agent's address {self.home_agent}"))
+            for agent in self.home_agent:
+                if agent in prefix:
+                    found.append((f"prefixes[{index}]", f"{prefix} contains the home agent's address {agent}"))
             if any(prefix.overlaps(other) for other in self.prefixes[:index]):
                 found.append((f"prefixes[{index}]", f"{prefix} overlaps another of these prefixes"))
         return found
@@ -119,7 +122,8 @@ def load(path: Path) -> MobileNodeSettings:
     _check_flows(mistakes, flows, data)
     mistakes.finish()
     assert node is not None
-    values = node.model_dump(exclude={"key"}) | {
+    values = node.model_dump(exclude={"key", "home_agent"}) | {
+        "home_agents": node.home_agent,
         "prefixes": tuple(node.prefixes),
         "mobile_router": bool(node.prefixes) if node.mobile_router is None else node.mobile_router,
     }

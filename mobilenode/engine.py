@@ -23,8 +23,9 @@ from mip6.actions import (
 )
 from mip6.forwarding import End, ForwardingTable, IPAddress
 from mobilenode import views
-from mobilenode.bindingupdatelist import BindingUpdateList
+from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import care_of_addresses, home_link
+from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.reception import Reception
 from mobilenode.registration import Goal, Registration
 from mobilenode.settings import MobileNodeSettings
@@ -38,20 +39,17 @@ CLOCK_JUMP = 1.0  # seconds
 
 
 class MobileNode:
-    """The engine of a mobile node or mobile router with one home agent."""
+    """The engine of a mobile node or mobile router."""
 
     def __init__(self, settings: MobileNodeSettings, random: Random) -> None:
         self.settings = settings
-        self._registration = Registration(
-            settings,
-            random,
-            BindingUpdateList(random.randrange(65536)),  # a random number to start with (RFC 6275 §11.7.1)
-            timestamps=settings.association is not None and settings.replay == "timestamp",
-            mobile_router=settings.mobile_router,
-            explicit=settings.prefix_mode == "explicit",
-        )
+        first = settings.home_agents[0] if settings.home_agents else None
+        sequence = random.randrange(65536)  # a random number to start with (RFC 6275 §11.7.1)
+        self._registration = Registration.begin(settings, random, first, sequence)
+        self._agents = HomeAgents(settings, self._registration, random)
+        self._prefixes = PrefixDiscovery(settings, self._registration, random)
         self._counts: Counter[str] = Counter()
-        self._reception = Reception(settings, self._registration, self._counts)
+        self._reception = Reception(settings, self._registration, self._agents, self._prefixes, self._counts)
         self._links: tuple[events.LinkState, ...] = ()
         self._path_mtus: dict[IPAddress, tuple[int, float]] = {}
         self._goodbye: float | None = None  # when shutting down ends at the latest
@@ -85,9 +83,14 @@ class MobileNode:
                 pass  # TimerExpired: the clock alone; a mobile node asks for no duplicate address detection
         self._path_mtus = {local: one for local, one in self._path_mtus.items() if now < one[1]}
         if self._goodbye is None or now < self._goodbye:
+            before = self._registration.home_agent
+            actions += self._agents.advance(now)
+            if self._registration.home_agent != before:
+                self._path_mtus.clear()
             sent = self._registration.advance(now)
             actions += sent
             self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
+            actions += self._prefixes.advance(now)
         actions += self._farewell(now)
         actions += self._announce()
         return [*self._changes(), *actions]
@@ -102,6 +105,8 @@ class MobileNode:
             found.append(registration)
         if self._goodbye is not None:
             found.append((self._goodbye, "shutdown"))
+        else:
+            found += self._agents.deadlines() + self._prefixes.deadlines()
         return min(found, default=None)
 
     def forwarding_table(self) -> ForwardingTable:
@@ -114,7 +119,8 @@ class MobileNode:
 
     def status(self, now: float) -> dict[str, Any]:
         """What `mip6 status` shows, counters of the data plane aside."""
-        return views.status(self.settings, self._registration, dict(self._counts), now)
+        status = views.status(self.settings, self._registration, dict(self._counts), now)
+        return status | {"home_agents": [str(one) for one in self._agents.known]}
 
     # --- events --------------------
 
@@ -137,6 +143,7 @@ class MobileNode:
                 actions.append(Report("care-of address found", fields=fields))
         if actions:
             state.hold = None
+            self._agents.links_changed(now)
         if (home is None) != (state.home is None):
             actions.append(Report("home link found" if home else "home link left"))
             state.hold, state.cleared, self._announced = None, False, False
@@ -154,7 +161,7 @@ class MobileNode:
     def _path_mtu(self, local: IPAddress, remote: IPAddress, mtu: int, now: float) -> list[Action]:
         """RFC 8201 §4: only ever lower, until it is forgotten."""
         known = any(one.address == local for one in self._registration.care_of)
-        if not known or remote != self.settings.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
+        if not known or remote != self._registration.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
             return []
         self._path_mtus[local] = mtu, now + PATH_MTU_LIFETIME
         return [Report("path MTU", fields={"care_of_address": str(local), "mtu": mtu})]

@@ -13,6 +13,7 @@ from mip6.actions import Action, Report, SendPacket
 from mip6.auth import verify
 from mip6.events import PacketReceived
 from mip6.headers import SignallingPacket, build_packet, parameter_problem, parse_packet
+from mip6.icmp6 import HomeAgentDiscoveryReply, MobilePrefixAdvertisement, decode_icmp6, is_mobility_icmp6
 from mip6.messages import (
     BadHeader,
     BindingAcknowledgement,
@@ -36,6 +37,8 @@ from mip6.ratelimit import RateLimit
 from mip6.wire import FormError
 from mobilenode.acknowledgement import acknowledge
 from mobilenode.bindingupdatelist import Held
+from mobilenode.homeagents import HomeAgents
+from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.registration import SLOW_RETRY, Registration
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.updates import identification, seal
@@ -48,9 +51,18 @@ FIRST_GLOBAL_TRIGGER = 128  # revocation triggers from here on go with G=1 (RFC 
 class Reception:
     """Takes packets apart and applies them to the registration; `counts` gets one count per packet, by name."""
 
-    def __init__(self, settings: MobileNodeSettings, state: Registration, counts: Counter[str]) -> None:
+    def __init__(
+        self,
+        settings: MobileNodeSettings,
+        state: Registration,
+        agents: HomeAgents,
+        prefixes: PrefixDiscovery,
+        counts: Counter[str],
+    ) -> None:
         self._settings = settings
         self._state = state
+        self._agents = agents
+        self._prefixes = prefixes
         self._counts = counts
         self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._requests = RateLimit(1 / UNAUTHENTICATED_INTERVAL, 1)
@@ -66,6 +78,8 @@ class Reception:
             return self._count("not_for_us")
         if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
             return self._count("source_not_unicast")
+        if packet.protocol == Protocol.ICMPV6 and packet.home_address is None:
+            return self._icmp6(packet, now)
         if packet.protocol != Protocol.MOBILITY:
             if packet.home_address is None or packet.protocol in (Protocol.ESP, Protocol.AH, Protocol.FRAGMENT):
                 return self._count("ignored")
@@ -92,11 +106,34 @@ class Reception:
         own: set[IPv6Address] = {home, *(one.address for one in self._state.care_of)}
         return packet.destination in own and packet.routing_address in (None, home)
 
+    def _icmp6(self, packet: SignallingPacket, now: float) -> list[Action]:
+        if not is_mobility_icmp6(packet.payload):
+            return self._count("ignored")
+        if not packet.checksum_is_right():
+            return self._count("bad_checksum")
+        try:
+            message = decode_icmp6(packet.payload)
+        except FormError:
+            return self._count("form_error")
+        actions: list[Action] | None
+        match message:
+            case HomeAgentDiscoveryReply():
+                actions, name = self._agents.discovered(packet, message), "discovery_reply"
+            case MobilePrefixAdvertisement():
+                actions, name = self._prefixes.advertised(packet, message, now), "prefix_advertisement"
+            case _:
+                return self._count("ignored")
+        self._count(name if actions is not None else f"unexpected_{name}")
+        return actions or []
+
     def _dispatch(self, packet: SignallingPacket, message: Message, now: float) -> list[Action]:
         known = (BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingRevocationIndication)
         if not isinstance(message, known):
             return self._count("ignored")
-        if packet.sender() != self._settings.home_agent:
+        if isinstance(message, BindingAcknowledgement) and self._agents.is_left(packet.sender()):
+            answered = self._authentic(packet, message) and self._agents.farewell_answered(packet.sender())
+            return self._count("farewell_answered" if answered else "not_authentic")
+        if packet.sender() != self._state.home_agent:
             return self._count("not_from_home_agent")
         match message:
             case BindingError():
@@ -176,7 +213,7 @@ class Reception:
         )
         source, home = packet.destination, self._settings.home_address
         link = next((one.link for one in self._state.care_of if one.address == source), None)
-        data = seal(self._settings, answer, source, None if source == home else home)
+        data = seal(self._settings, answer, source, packet.source, None if source == home else home)
         return [*actions, SendPacket(data, link)]
 
     def _judge_revocation(self, message: BindingRevocationIndication) -> tuple[RevocationStatus, list[int]]:

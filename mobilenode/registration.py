@@ -12,8 +12,9 @@ acknowledgement cannot survive. RFC 5648 §5.9 asks for O=1 only after a start; 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum, auto
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from mip6.actions import Action, Report, SendPacket
@@ -38,6 +39,9 @@ SLOWEST_RETRY = 600.0
 HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # the same flow would be refused again
 
 
+OF_THE_MOBILE_NODE = ("care_of", "home", "goal", "wall_offset", "send_times")  # not of the home agent
+
+
 class Mode(Enum):
     """How care-of addresses are registered; the home agent's statuses lower it (RFC 5648 §5)."""
 
@@ -51,6 +55,14 @@ class Goal(Enum):
 
     REGISTERED = auto()
     NOTHING = auto()  # at home, or shutting down
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An address of the mobile node, and the link that packets from it leave by."""
+
+    address: IPv6Address
+    link: str
 
 
 @dataclass(slots=True)
@@ -72,6 +84,7 @@ class Registration:
     timestamps: bool
     mobile_router: bool
     explicit: bool
+    home_agent: IPv6Address | None  # None: none is known yet
     care_of: tuple[CareOfAddress, ...] = ()
     home: HomeLink | None = None
     goal: Goal = Goal.REGISTERED
@@ -92,8 +105,33 @@ class Registration:
     interval: float = INITIAL_BINDACK_TIMEOUT
     retransmit: float = 0.0
     tries: int = 0
+    silent: float | None = None  # since when Binding Updates go out without an answer
+    solicit: bool = False  # the prefixes of the home link have to be asked for (status 1)
+    home_until: float | None = None  # when the home address ends, as far as it is known
     due: float | None = None
     send_times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_UPDATE_RATE))
+
+    @classmethod
+    def begin(
+        cls, settings: MobileNodeSettings, random: Random, home_agent: IPv6Address | None, sequence: int
+    ) -> Registration:
+        """The state before the first Binding Update to a home agent; `sequence` is the last number used."""
+        return cls(
+            settings,
+            random,
+            BindingUpdateList(sequence),
+            timestamps=settings.association is not None and settings.replay == "timestamp",
+            mobile_router=settings.mobile_router,
+            explicit=settings.prefix_mode == "explicit",
+            home_agent=home_agent,
+        )
+
+    def turn_to(self, home_agent: IPv6Address) -> None:
+        """Register with another home agent: all that was learned of the one before is forgotten."""
+        fresh = Registration.begin(self.settings, self.random, home_agent, self.update_list.sequence)
+        for one in fields(self):
+            if one.name not in OF_THE_MOBILE_NODE:
+                setattr(self, one.name, getattr(fresh, one.name))
 
     # --- what is wanted --------------------
 
@@ -219,13 +257,13 @@ class Registration:
         self.due = None
         update = self.work(now)
         if update is None:
-            self.in_flight = None
+            self.in_flight, self.silent = None, None
             return actions
         if self.hold is not None:
             return actions
-        source = self._source(0)
-        if source is None:
-            self.in_flight = None  # nothing can be sent; when a link comes back the first try goes out at once
+        if self.source(0) is None or self.home_agent is None:
+            # nothing can be sent; when a link comes back the first try goes out at once
+            self.in_flight, self.silent = None, None
             return actions
         again = self.in_flight is not None and self.in_flight.update == update
         if again and now < self.retransmit:
@@ -274,40 +312,45 @@ class Registration:
         ]
         return min(times, default=None)
 
-    def _source(self, tries: int) -> CareOfAddress | HomeLink | None:
-        """Where the Binding Update leaves: the best link, another one at each retransmission; at home the home link."""
+    def source(self, tries: int) -> Source | None:
+        """Where signalling leaves: the best link, another one at each retransmission; at home the home link."""
         if self.home is not None:
-            return self.home
+            return Source(self.settings.home_address, self.home.name)
         links = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
-        return links[tries % len(links)] if links else None
+        if not links:
+            return None
+        one = links[tries % len(links)]
+        return Source(one.address, one.link)
 
     def _send(self, update: Update, now: float) -> SendPacket:
-        source = self._source(self.tries)
-        assert source is not None
+        source = self.source(self.tries)
+        assert source is not None and self.home_agent is not None
         if any(one.refresh <= now for one in self.update_list.held.values()):
             # a refresh is the time to ask again for a flow that the home agent had no room for or did not allow
             self.refused_flows = {fid: one for fid, one in self.refused_flows.items() if one[1] in HOPELESS}
-        address = source.address if isinstance(source, CareOfAddress) else self.settings.home_address
-        link = source.link if isinstance(source, CareOfAddress) else source.name
         sequence = (self.update_list.sequence + 1) % 65536
-        sent = SentUpdate(update, sequence, self._timestamp(now), self.clock, now, self._lifetime(update, now))
+        sent = SentUpdate(update, sequence, self.timestamp(now), self.clock, now, self._lifetime(update, now))
         self.update_list.sent(sent)
         self.in_flight = sent
         self.cleared = False
         self.send_times.append(now)
-        return SendPacket(binding_update(self.settings, sent, address), link)
+        if self.silent is None:
+            self.silent = now
+        return SendPacket(binding_update(self.settings, sent, source.address, self.home_agent), source.link)
 
     def _lifetime(self, update: Update, now: float) -> int:
-        """No longer than any of the care-of addresses is valid (RFC 6275 §11.7.1); in units of 4 seconds."""
+        """No longer than the home address and any care-of address are valid (RFC 6275 §11.7.1); units of 4 seconds."""
         named = {one.care_of_address for one in update.bindings}
         ends = [one.valid_until - now for one in self.care_of if one.address in named and one.valid_until is not None]
+        if self.home_until is not None:
+            ends.append(self.home_until - now)
         return max(4, int(min([self.settings.lifetime, *ends])) // 4 * 4)
 
     def wall(self, now: float) -> float:
         """The time of day as the home agent would have it."""
         return now + self.wall_offset + self.correction
 
-    def _timestamp(self, now: float) -> int | None:
+    def timestamp(self, now: float) -> int | None:
         """MESG-ID: the time of day, greater than every one before (RFC 4285 §6)."""
         if not self.timestamps:
             return None

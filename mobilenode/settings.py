@@ -40,13 +40,14 @@ class FlowSettings:
 class MobileNodeSettings:
     """The mobile node or mobile router. `lifetime` in seconds; care-of addresses get tables from `table_base` on.
 
-    `home_prefix` tells the home link; None: this node never is at home. `prefix_mode` is "explicit" or "implicit"
+    `home_agents` stand in the order of preference; none: they are discovered, at the home agents of `home_prefix`. That
+    tells the home link, too; None: this node never is at home. `prefix_mode` is "explicit" or "implicit"
     (RFC 3963 §5.2), `replay` "timestamp" (RFC 4285 §6) or "sequence". Without `association` nothing is authenticated,
     which only an `insecure` home agent accepts.
     """
 
     home_address: IPv6Address
-    home_agent: IPv6Address
+    home_agents: tuple[IPv6Address, ...] = ()
     home_prefix: IPv6Network | None = None
     identifier: str | None = None
     prefixes: tuple[IPv6Network, ...] = ()

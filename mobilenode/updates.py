@@ -30,25 +30,31 @@ SUMMARY_LIMIT = 127  # FIDs in one Flow Summary option (RFC 6089 §4.2.2)
 OVERHEAD = IPV6_HEADER + 24 + 16 + 32
 
 
-def binding_update(settings: MobileNodeSettings, sent: SentUpdate, source: IPv6Address) -> bytes:
+def binding_update(
+    settings: MobileNodeSettings, sent: SentUpdate, source: IPv6Address, home_agent: IPv6Address
+) -> bytes:
     """The whole packet. From the home address itself (at home) it has no Home Address option (RFC 6275 §11.5.5)."""
     options = list(_options(settings, sent.update, source))
     if sent.timestamp is not None:
         options.append(MessageIdentification(sent.timestamp))
     message = _message(sent.update, sent.sequence, sent.lifetime, tuple(options))
     home = settings.home_address
-    return seal(settings, message, source, home_address=None if source == home else home)
+    return seal(settings, message, source, home_agent, home_address=None if source == home else home)
 
 
 def seal(
-    settings: MobileNodeSettings, message: Message, source: IPv6Address, home_address: IPv6Address | None
+    settings: MobileNodeSettings,
+    message: Message,
+    source: IPv6Address,
+    home_agent: IPv6Address,
+    home_address: IPv6Address | None,
 ) -> bytes:
     """A packet to the home agent, signed when there is an association; the care-of address of the authenticator is
     the IPv6 source."""
     signed: Message | bytes = message
     if settings.association is not None:
         signed = sign(message, settings.association, source, settings.home_address)
-    return build_packet(source, settings.home_agent, signed, home_address=home_address)
+    return build_packet(source, home_agent, signed, home_address=home_address)
 
 
 def identification(settings: MobileNodeSettings) -> tuple[Option, ...]:
@@ -86,9 +92,7 @@ def fit_flows(
 
 
 def _size(settings: MobileNodeSettings, update: Update) -> int:
-    return OVERHEAD + len(
-        encode_message(_message(update, 0, 0, tuple(_options(settings, update, settings.home_agent))))
-    )
+    return OVERHEAD + len(encode_message(_message(update, 0, 0, tuple(_options(settings, update, IPv6Address(0))))))
 
 
 def _message(update: Update, sequence: int, lifetime: int, options: tuple[Option, ...]) -> BindingUpdate:

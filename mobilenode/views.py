@@ -52,13 +52,13 @@ def forwarding_table(
     sending = usable(state)
     tunnels: tuple[Tunnel, ...] = ()
     rules: tuple[FlowRule, ...] = ()
-    if state.home is None:
+    if state.home is None and state.home_agent is not None:
         known = [one for one in state.active() if _told(state, one)]
         tunnels = tuple(
             Tunnel(
                 one.bid,
                 one.address,
-                settings.home_agent,
+                state.home_agent,
                 max(MINIMUM_MTU, min(one.mtu, path_mtus.get(one.address, one.mtu))) - IPV6_HEADER,
                 one.link,
                 one.bid in sending,
@@ -131,7 +131,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
     return {
         "role": "mobilenode",
         "home_address": str(settings.home_address),
-        "home_agent": str(settings.home_agent),
+        "home_agent": str(state.home_agent) if state.home_agent is not None else None,
         "device": settings.device,
         "state": overall(state),
         "prefixes": [str(one) for one in registered_prefixes(settings, state)],

@@ -42,7 +42,7 @@ NOON = 1_700_000_000.0
 VOICE = FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via=("wwan0", "wlan0"))
 SETTINGS = MobileNodeSettings(
     home_address=HOME,
-    home_agent=AGENT,
+    home_agents=(AGENT,),
     home_prefix=IPv6Network("2001:db8:100::/64"),
     identifier="mr@example.com",
     prefixes=(PREFIX,),

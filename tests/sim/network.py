@@ -58,7 +58,7 @@ HOME_AGENT = HomeAgentSettings(
 )
 MOBILE_NODE = MobileNodeSettings(
     home_address=HOME,
-    home_agent=AGENT,
+    home_agents=(AGENT,),
     home_prefix=HOME_PREFIX,
     identifier=IDENTIFIER,
     prefixes=(PREFIX,),
