@@ -115,6 +115,8 @@ def test_bytes_and_counters_of_both_directions(far: socket.socket) -> None:
             "bytes_out": 64 + 65 + 1280,
             "packets_in": 0,
             "bytes_in": 0,
+            "packets_first": 0,
+            "packets_duplicate": 0,
         }
 
         def arrive(inner: bytes, source: IPv6Address = WLAN) -> None:
