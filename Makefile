@@ -17,6 +17,9 @@ demo: setup
 test: setup
 	@tools/test
 
+labs: setup
+	@$(VENV)/bin/mip6 lab all
+
 bench: setup
 	@$(VENV)/bin/python -m labs.bench
 

@@ -23,8 +23,9 @@ Routers reach each other by link-local addresses; the home agent has one address
 
 from __future__ import annotations
 
+from labs.actions import Carrier
 from labs.flows import Download, Stream
-from labs.scenario import Carrier, Phase, Scenario
+from labs.scenario import Phase, Scenario
 from labs.topology import Daemon, Link, Node, Topology, advertise, interface, route
 
 CN, LFN = "2001:db8:c::2", "2001:db8:f00:1::10"
@@ -183,4 +184,5 @@ CAR_SCENARIO = Scenario(
             lossless=("voice", "probe"),
         ),
     ),
+    story=__doc__,
 )

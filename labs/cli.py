@@ -7,21 +7,25 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from labs.car import CAR_SCENARIO
+from labs.html import page
 from labs.namespaces import NETNS, RUN, Lab, LabError, labels, missing, namespace, node_names, remove
+from labs.node import AGENT_FILES
 from labs.plain import PLAIN
+from labs.result import Report
 from labs.runner import Runner, wait_for_addresses
 from labs.scenario import Scenario
 from labs.view import View
 
+FORMS = ("json", "html", "png")
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (CAR_SCENARIO, PLAIN)}
-AGENT_FILES = "/run/mip6"  # where `mip6 status` looks
 
 
 def add_parser(commands: Any) -> None:
@@ -37,11 +41,16 @@ def add_parser(commands: Any) -> None:
     action("list", _list, "the scenarios there are, and the labs that are up")
     play = action("run", _play, "play a scenario and check it; exit status 0 when every check passed")
     play.add_argument("name", choices=SCENARIOS)
-    play.add_argument("--json", type=Path, metavar="FILE", help="write the checks there too")
+    for form, what in (("json", "the checks"), ("html", "a report with plots"), ("png", "the same as a picture")):
+        play.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {what} there too")
+    every = action("all", _all, "play all scenarios, one table; exit status 0 when every check of all passed")
+    every.add_argument(
+        "--directory", type=Path, default=Path("build/labs"), help="for the reports; default: %(default)s"
+    )
     up = action("up", _up, "bring up a scenario's network and agents, and leave them running")
     up.add_argument("name", choices=SCENARIOS)
-    for chosen in (play, up):
-        chosen.add_argument("--dataplane", choices=("userspace", "auto"), default="auto")
+    for chosen in (play, every, up):
+        chosen.add_argument("--dataplane", choices=("userspace", "ebpf", "auto"), default="auto")
     shell = action("shell", _shell, "a shell, or the command after --, in a node of a lab that is up")
     shell.add_argument("name", help="the lab, as `mip6 lab list` shows it")
     shell.add_argument("node")
@@ -86,15 +95,45 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _play(arguments: argparse.Namespace) -> int:
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        raise LabError(f"--json {arguments.json}: there is no such directory")
-    _demand_everything()
+    files = {form: getattr(arguments, form) for form in FORMS if getattr(arguments, form) is not None}
+    for form, file in files.items():
+        if not file.absolute().parent.is_dir():
+            raise LabError(f"--{form} {file}: there is no such directory")
+    _demand_everything(files)
+    return 0 if _played(SCENARIOS[arguments.name], arguments.dataplane, files).passed else 1
+
+
+def _all(arguments: argparse.Namespace) -> int:
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    _demand_everything(FORMS)
+    reports = []
+    for name, scenario in SCENARIOS.items():
+        files = {form: arguments.directory / f"{name}.{form}" for form in FORMS}
+        reports.append(_played(scenario, arguments.dataplane, files))
+        print()
+    View(sys.stdout).summary(reports)
+    print(f"reports: {arguments.directory}/NAME.html, .png, .json")
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _played(scenario: Scenario, dataplane: str, files: Mapping[str, Path]) -> Report:
+    """Play a scenario, show it, and write its report in every form asked for."""
     view = View(sys.stdout)
-    report = Runner(SCENARIOS[arguments.name], view).run(dataplane=arguments.dataplane)
+    report = Runner(scenario, view).run(dataplane=dataplane)
     view.report(report)
-    if arguments.json is not None:
-        arguments.json.write_text(report.as_json())
-    return 0 if report.passed else 1
+    for form, file in files.items():
+        file.write_bytes(_written(form, scenario, report))
+    return report
+
+
+def _written(form: str, scenario: Scenario, report: Report) -> bytes:
+    if form == "json":
+        return report.as_json().encode()
+    from labs import plots  # matplotlib takes a second to load, and is only there with the extra `labs`
+
+    if form == "png":
+        return plots.png(report, scenario.title)
+    return page(scenario, report, plots.svg(report)).encode()
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -144,6 +183,9 @@ def _down(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _demand_everything() -> None:
-    if lacks := missing():
+def _demand_everything(forms: Iterable[str] = ()) -> None:
+    lacks = missing()
+    if set(forms) & {"html", "png"} and find_spec("matplotlib") is None:
+        lacks.append("reports with plots need matplotlib: pip install 'mip6[labs]'")
+    if lacks:
         raise LabError("; ".join(lacks))

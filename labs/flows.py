@@ -1,8 +1,8 @@
 """Flows as data, the records that the traffic programs leave, and what the records say. Pure.
 
-A `Stream` is UDP, the same in both directions; a `Download` is one TCP connection whose content is known. The program
-at each end (`labs.traffic`) appends fixed-size records to files; times are nanoseconds of CLOCK_MONOTONIC, which all
-namespaces share, so that times of different ends compare.
+A `Stream` is UDP; a `Download` is TCP whose content is known. The program at each end (`labs.traffic`) appends
+fixed-size records to files; times are nanoseconds of CLOCK_MONOTONIC, which all namespaces share, so that times of
+different ends compare.
 """
 
 from __future__ import annotations
@@ -19,34 +19,48 @@ from typing import NamedTuple
 DOWN, UP = "down", "up"  # towards the mobile network, and away from it
 DIRECTIONS = (DOWN, UP)
 CHUNK = 16 * 1024  # octets; the unit in which a download is written, verified and recorded
-_RECORD = struct.Struct("!QQQ")
+RECORD = struct.Struct("!QQQ")
 STAMP = struct.Struct("!QQ")  # what a stream's packet begins with: sequence number, time of sending
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """UDP packets of `size` octets of payload, `rate` a second in each direction, `port` at both ends."""
+    """UDP packets of `size` octets of payload, `rate` a second in each of `directions`, `port` at both ends.
+
+    With `repeats` each packet is sent so many times, equal to the last octet: an honest sender may do that, and all of
+    them are to arrive. `family` is the version of IP.
+    """
 
     name: str
     port: int
     rate: float
     size: int = 160
+    directions: tuple[str, ...] = DIRECTIONS
+    repeats: int = 1
+    family: int = 6
     protocol: str = "udp"
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A TCP connection from the mobile network to `port` of the correspondent, which sends for as long as it runs.
+    """TCP connections from the mobile network to `port` of the correspondent, which sends for as long as it runs.
 
-    `window` is the receive buffer in octets. It is smaller than the queues of the links: with a plain tail-drop queue a
-    larger window would have TCP fill the queue and drop other flows' packets, and that loss would tell nothing about
-    handoffs.
+    `window` is the receive buffer of each connection in octets. Together they are smaller than the queues of the links:
+    with a plain tail-drop queue larger windows would have TCP fill the queue and drop other flows' packets, and that
+    loss would tell nothing about handoffs.
     """
 
     name: str
     port: int
     window: int = 48 * 1024
+    connections: int = 1
+    family: int = 6
     protocol: str = "tcp"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """A name for the records of each connection."""
+        return (self.name,) if self.connections == 1 else tuple(f"{self.name}-{i}" for i in range(self.connections))
 
 
 Flow = Stream | Download
@@ -63,13 +77,13 @@ class Record(NamedTuple):
     arrived: int
 
     def encode(self) -> bytes:
-        return _RECORD.pack(*self)
+        return RECORD.pack(*self)
 
 
 def decode_records(data: bytes) -> list[Record]:
     """All whole records of a file; one that is still being written is left out."""
-    whole = len(data) - len(data) % _RECORD.size
-    return [Record(*fields) for fields in _RECORD.iter_unpack(data[:whole])]
+    whole = len(data) - len(data) % RECORD.size
+    return [Record(*fields) for fields in RECORD.iter_unpack(data[:whole])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,7 @@ class StreamReport:
 
 def stream_report(sent: Iterable[Record], received: Sequence[Record], window: Window) -> StreamReport:
     """Judge a stream by its sender's and its receiver's records, both complete for the window."""
-    due = {record.number for record in sent if record.sent in window}
+    due = Counter(record.number for record in sent if record.sent in window)
     copies = Counter(record.number for record in received if record.number in due)
     highest, reordered = -1, 0
     for record in received:
@@ -108,9 +122,9 @@ def stream_report(sent: Iterable[Record], received: Sequence[Record], window: Wi
             reordered += 1
         highest = max(highest, record.number)
     return StreamReport(
-        sent=len(due),
-        lost=len(due) - len(copies),
-        duplicated=copies.total() - len(copies),
+        sent=due.total(),
+        lost=(due - copies).total(),
+        duplicated=(copies - due).total(),
         reordered=reordered,
         gap=longest_gap(received, window),
     )
@@ -125,7 +139,7 @@ def longest_gap(received: Iterable[Record], window: Window) -> float:
 
 
 def octets_in(received: Iterable[Record], window: Window) -> int:
-    """How many octets of a download arrived in the window."""
+    """How many octets of a download's connection arrived in the window."""
     marks = [record.number for record in received if record.arrived in window]
     return marks[-1] - marks[0] if marks else 0
 

@@ -21,10 +21,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
-from labs import render
+from labs import clock, render
 from labs.flows import Flow
 from labs.links import Links
 from labs.node import NETNS, PREFIX, RUN, LabError, LabNode, NotInTime, ip, missing, namespace
@@ -57,12 +58,18 @@ class Lab:
     """A topology, made real under a label; as a context manager it is up inside and gone after it."""
 
     def __init__(
-        self, topology: Topology, label: str | None = None, flows: Iterable[Flow] = (), *, netem: bool | None = None
+        self,
+        topology: Topology,
+        label: str | None = None,
+        flows: Iterable[Flow] = (),
+        *,
+        netem: bool | None = None,
+        own_clock: bool = False,
     ) -> None:
         """`label` is what the lab is known by; without one the first free of NAME, NAME-2, NAME-3 and so on is taken.
 
         `flows` are counted on the access links, beside the totals. `netem`: whether it emulates links; None: if the
-        kernel has it.
+        kernel has it. `own_clock`: the daemons' time of day can be set, by libfaketime.
         """
         if label is not None and not _LABEL.fullmatch(label):
             raise LabError(f"lab label {label!r}: expected lower case letters and digits, joined by single hyphens")
@@ -73,6 +80,8 @@ class Lab:
         self.links: Links | None = None  # once it is up
         self._wanted = label
         self._netem = netem
+        self._own_clock = own_clock
+        self._overrides: Mapping[str, object] = {}
 
     def __getitem__(self, name: str) -> LabNode:
         return self.nodes[name]
@@ -112,10 +121,26 @@ class Lab:
 
     def start_daemons(self, **overrides: object) -> None:
         """Start every daemon, with `overrides` in its own table, and wait until all of them answer."""
+        self._overrides = overrides
         for node in self.nodes.values():
             for daemon in node.node.daemons:
-                node.start_daemon(daemon.program, **overrides)
-                self.until(partial(node.status, daemon.program), 10, f"{daemon.program} on {node.name} answers")
+                self.start_daemon(node, daemon.program)
+
+    def start_daemon(self, node: LabNode, program: str) -> None:
+        """Start one, with the overrides that `start_daemons` was given, and wait until it answers."""
+        variables = clock.variables(self._clock) if self._own_clock else {}
+        node.start_daemon(program, variables, **self._overrides)
+        self.until(partial(node.status, program), 10, f"{program} on {node.name} answers")
+
+    def set_clock(self, time: float) -> None:
+        """The daemons' time of day is this, in seconds since 1970, and goes on from there."""
+        if not self._own_clock:
+            raise LabError(f"lab {self.label} was made without an own clock")
+        clock.set_time(self._clock, time)
+
+    @property
+    def _clock(self) -> Path:
+        return self.directory / "clock"
 
     def change_link(self, name: str, down: Mapping[str, Any] = _AS_IT_IS, up: Mapping[str, Any] = _AS_IT_IS) -> int:
         """Change figures of an emulated link, each way: fields of `labs.emulation.Quality`; what is not named stays.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,12 +14,13 @@ from typing import Any
 
 from labs import render
 from labs.processes import end_processes
-from labs.topology import Node, Topology
+from labs.topology import Node, Topology, readvertised
 from mip6.system.control import ControlError, request
 
 RUN = Path("/run/mip6-lab")
 NETNS = Path("/run/netns")
 PREFIX = "mip6"
+AGENT_FILES = "/run/mip6"  # where `mip6 status` looks
 _SOURCES = Path(__file__).resolve().parent.parent
 
 
@@ -80,7 +82,9 @@ class LabNode:
             raise LabError(f"{self.name}: {' '.join(map(str, command))}: status {done.returncode}: {said}")
         return done.stdout
 
-    def popen(self, *command: str | Path, log: str) -> subprocess.Popen[bytes]:
+    def popen(
+        self, *command: str | Path, log: str, variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a command that goes on; its output is in the file `log` of the node's directory.
 
         It is a session of its own, so that Ctrl-C reaches the lab alone, which then ends it.
@@ -92,14 +96,29 @@ class LabNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=environment(),
+                env={**environment(), **(variables or {})},
             )
         self.processes[process] = self.directory / log
         return process
 
-    def python(self, module: str, *arguments: str | Path, log: str) -> subprocess.Popen[bytes]:
+    def python(
+        self, module: str, *arguments: str | Path, log: str, variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """`popen` of `python -m MODULE`, with this interpreter and these sources."""
-        return self.popen(sys.executable, "-m", module, *arguments, log=log)
+        return self.popen(sys.executable, "-m", module, *arguments, log=log, variables=variables)
+
+    def operate(self, *words: str) -> str:
+        """`mip6 WORDS` as the user of this node gives it: the agents' files are where agents have them."""
+        script = f'mkdir -p {AGENT_FILES} && mount --bind "$0" {AGENT_FILES} && exec "$@"'
+        agent = ["unshare", "--mount", "--", "sh", "-c", script, str(self.directory), sys.executable, "-m", "mip6.cli"]
+        return self.run(*agent, *words)
+
+    def process(self, program: str) -> subprocess.Popen[bytes]:
+        """The running process whose output is in PROGRAM.log; LabError if there is none."""
+        for process, log in self.processes.items():
+            if log.stem == program:
+                return process
+        raise LabError(f"{self.name}: no process {program} was started")
 
     def stop(self, process: subprocess.Popen[bytes], *, kill: bool = False) -> int:
         """End a process of `popen` and expect no more of it: SIGTERM (SIGKILL after 3 s), or SIGKILL at once.
@@ -127,7 +146,7 @@ class LabNode:
 
     def counters(self) -> dict[str, tuple[int, int]]:
         """The node's nft counters: (packets, octets) by name (`labs.render.counters`)."""
-        listing = json.loads(self.run("nft", "-j", "list", "counters", "table", "ip6", render.COUNTER_TABLE))
+        listing = json.loads(self.run("nft", "-j", "list", "counters", "table", "inet", render.COUNTER_TABLE))
         entries = [item["counter"] for item in listing["nftables"] if "counter" in item]
         return {entry["name"]: (entry["packets"], entry["bytes"]) for entry in entries}
 
@@ -171,10 +190,18 @@ class LabNode:
             pid_file = self.directory / "radvd.pid"
             self.popen("radvd", "-n", "-m", "stderr", "-C", config, "-p", pid_file, log="radvd.log")
 
-    def start_daemon(self, program: str, **overrides: object) -> subprocess.Popen[bytes]:
+    def advertise(self, interface: str, **settings: Any) -> None:
+        """Advertise otherwise on an interface from now on: fields of `labs.topology.Advertisement`."""
+        self.node = readvertised(self.node, interface, settings)
+        (self.directory / "radvd.conf").write_text(render.radvd(self.node))
+        self.process("radvd").send_signal(signal.SIGHUP)
+
+    def start_daemon(
+        self, program: str, variables: Mapping[str, str] | None = None, **overrides: object
+    ) -> subprocess.Popen[bytes]:
         """Write a daemon's file (mode 0600: keys are in there) and start it; it may not answer yet.
 
-        `overrides` replace settings in the table named like the program.
+        `overrides` replace settings in the table named like the program; `variables` are of its environment.
         """
         settings = next(daemon.settings for daemon in self.node.daemons if daemon.program == program)
         own = settings[program]
@@ -185,7 +212,7 @@ class LabNode:
         config = self.directory / f"{program}.toml"
         config.touch(0o600)
         config.write_text(render.toml({**settings, program: {**own, **paths, **overrides}}))
-        self.daemons[program] = self.python(program, "--config", config, log=f"{program}.log")
+        self.daemons[program] = self.python(program, "--config", config, log=f"{program}.log", variables=variables)
         return self.daemons[program]
 
 

@@ -8,8 +8,9 @@ The mobile network is reached by plain static routes. When the WLAN goes, everyt
 
 from __future__ import annotations
 
+from labs.actions import Carrier
 from labs.flows import Download, Stream
-from labs.scenario import Carrier, Phase, Scenario
+from labs.scenario import Phase, Scenario
 from labs.topology import Link, Node, Topology, advertise, interface, route
 
 CN, LFN = "2001:db8:c::2", "2001:db8:f00:1::10"
@@ -71,4 +72,5 @@ PLAIN = Scenario(
         Phase("no link", "WLAN coverage ends, nothing gets through", lasts=0.5, does=(Carrier(WLAN, up=False),)),
         Phase("link again", "WLAN comes back", lasts=1.0, does=(Carrier(WLAN, up=True),), on_link=_EVERYTHING),
     ),
+    story=__doc__,
 )

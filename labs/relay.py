@@ -31,6 +31,7 @@ from random import Random
 from typing import Any, NoReturn, Protocol
 
 from labs.emulation import Channel, Quality
+from labs.inside import inside
 
 _BATCH = 64  # packets read from one end before the other ends have their turn
 _LARGEST = 9216  # octets of a frame
@@ -47,7 +48,6 @@ _ETHTOOL_STXCSUM = 0x17
 _TUNSETIFF, _TUNSETCARRIER = 0x400454CA, 0x400454E2
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _RTMGRP_LINK = 1
-_CLONE_NEWNET = 0x40000000
 _LOST = (errno.ENETDOWN, errno.ENOBUFS, errno.EIO, errno.ENXIO)  # what a send to an end that is down may say
 
 
@@ -173,7 +173,7 @@ class NodeSide:
 
     def __init__(self, end: End, *, modem: bool) -> None:
         self._interface = end.interface
-        with _inside(end.namespace):
+        with inside(end.namespace):
             self._asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
             self.news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
             self.news.bind((0, _RTMGRP_LINK))
@@ -300,23 +300,6 @@ def _counts(link: EmulatedLink) -> dict[str, dict[str, int]]:
         name: {"passed": channel.passed, "lost": channel.lost, "overflowed": channel.overflowed}
         for name, channel in ((name, direction.channel) for name, direction in link.directions.items())
     }
-
-
-@contextlib.contextmanager
-def _inside(namespace: str) -> Iterator[None]:
-    """In another network namespace: sockets and devices opened there stay there."""
-    with Path("/proc/self/ns/net").open() as home, Path(namespace).open() as there:
-        _enter(there.fileno())
-        try:
-            yield
-        finally:
-            _enter(home.fileno())
-
-
-def _enter(namespace: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 @contextlib.contextmanager

@@ -8,11 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from labs.emulation import Quality
 from labs.flows import DOWN, UP, Flow
 from labs.topology import RELAY, Advertisement, Interface, Link, Node, Route, Topology
+from mip6.forwarding import DSMIP_PORT
 
 COUNTER_TABLE = "lab"
 TOTAL = "total"
 _PROTOCOLS = {"tcp": 6, "udp": 17}
-_IPV6_IN_IPV6 = 41
+_UDP_SIZE = 8
+_INNER = {
+    6: (41, 6, 40),
+    4: (4, 9, 20),
+}  # by version: its number in a tunnel, octet of the protocol, size of the header
 _SYSCTL = "net.ipv6.conf"
 _AS_FAST_AS_THE_MACHINE = 10_000_000_000  # bit/s
 _LEAST_LIMIT = 100  # packets
@@ -175,7 +180,7 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
     """An nft ruleset that counts what the node forwards over its access links; empty when it has none.
 
     Named counters `LINK_FLOW_down` and `LINK_FLOW_up`, and LINK_total_* for everything. A flow is known by protocol and
-    the correspondent's port, as a plain packet and inside IPv6-in-IPv6.
+    the correspondent's port, as a plain packet and inside every kind of tunnel.
     """
     names: list[str] = []
     rules: list[str] = []
@@ -194,7 +199,7 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
         return ""
     declared = "\n".join(f"    counter {name} {{}}" for name in names)
     chain = "\n".join(f"        {rule}" for rule in rules)
-    return f"""table ip6 {COUNTER_TABLE} {{
+    return f"""table inet {COUNTER_TABLE} {{
 {declared}
     chain forward {{
         type filter hook forward priority filter; policy accept;
@@ -205,10 +210,30 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
 
 
 def _matches(flow: Flow, port: str) -> Iterator[str]:
-    yield f"{flow.protocol} {port} {flow.port}"
-    # Next header of the outer header, of the inner one behind its 40 octets, and the inner port, in bits.
-    offset = (80 + (0 if port == "sport" else 2)) * 8
-    yield f"@nh,48,8 {_IPV6_IN_IPV6} @nh,368,8 {_PROTOCOLS[flow.protocol]} @nh,{offset},16 {flow.port}"
+    """Offsets in octets from the outer header; the header of version 4 is without options, as agents send it."""
+    yield f"meta nfproto ipv{flow.family} {flow.protocol} {port} {flow.port}"
+    tunnel_protocol, inner_protocol_at, inner_size = _INNER[flow.family]
+    for version, (_, outer_protocol_at, outer_size) in _INNER.items():
+        outer = f"meta nfproto ipv{version}"
+        encapsulated = (
+            (f"{outer} {_raw(outer_protocol_at, 1)} {tunnel_protocol}", outer_size),
+            (
+                f"{outer} udp {port} {DSMIP_PORT} {_version(outer_size + _UDP_SIZE)} {flow.family}",
+                outer_size + _UDP_SIZE,
+            ),
+        )
+        for match, inner in encapsulated:
+            port_at = inner + inner_size + (0 if port == "sport" else 2)
+            protocol = f"{_raw(inner + inner_protocol_at, 1)} {_PROTOCOLS[flow.protocol]}"
+            yield f"{match} {protocol} {_raw(port_at, 2)} {flow.port}"
+
+
+def _raw(octet: int, size: int) -> str:
+    return f"@nh,{8 * octet},{8 * size}"
+
+
+def _version(octet: int) -> str:
+    return f"@nh,{8 * octet},4"
 
 
 def counter_name(link: str, flow: str, direction: str) -> str:

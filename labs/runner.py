@@ -1,18 +1,23 @@
 """Plays a scenario: lab up, daemons, traffic, one phase after the other, then the checks.
 
 What is on which link is counted by nft on the access routers, what is lost by the sequence numbers at the far end;
-the agents are asked only whether they are registered.
+the agents are asked only whether they are registered, and their logs say what they did when.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labs import clock
+from labs.acting import carry_out
+from labs.actions import Carrier
+from labs.checks import Check, whole_story
+from labs.counters import Sampler
 from labs.flows import (
     DIRECTIONS,
     DOWN,
@@ -20,35 +25,24 @@ from labs.flows import (
     Download,
     Record,
     Stream,
-    StreamReport,
     Window,
     decode_records,
-    octets_in,
     stream_report,
 )
-from labs.namespaces import Lab, LabError, NotInTime
-from labs.render import TOTAL, counter_name
-from labs.scenario import Carrier, Check, Phase, Report, Scenario
-from labs.traffic import Spec, ready_file, received_file, sent_file
+from labs.logs import agents_reports
+from labs.namespaces import NETNS, Lab, LabError, NotInTime
+from labs.recording import Ends, Mark, Played, Recording, Sample, directions_of
+from labs.render import TOTAL
+from labs.result import Report
+from labs.scenario import Phase, Scenario, route_of
+from labs.traffic import Spec, last_record, ready_file, received_file, sent_file
 from labs.view import LinkRate, View
 
-TICK = 0.2  # seconds between two readings of the counters
+TICK = 0.2  # seconds between two pictures of the rates
 ADDRESS_LIMIT = 10.0  # seconds until every link has an address: router advertisement and DAD
 REGISTRATION_LIMIT = 10.0
 SETTLE_LIMIT = 5.0  # seconds until every flow is seen on its link alone
-LIFETIME = 120.0  # seconds after which the traffic ends by itself
-
-Counters = dict[str, tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """What was measured while a phase was played; the streams are judged when all has arrived."""
-
-    phase: Phase
-    window: Window
-    registered: int
-    counted: Mapping[str, Mapping[str, int]]  # packets in the steady part, by flow and link
+LIFETIME = 180.0  # seconds after which the traffic ends by itself
 
 
 class Runner:
@@ -57,27 +51,37 @@ class Runner:
     def __init__(self, scenario: Scenario, view: View) -> None:
         self.scenario = scenario
         self.view = view
-        self.lab = Lab(scenario.topology, flows=scenario.flows)
+        self.lab = Lab(scenario.topology, flows=scenario.flows, own_clock=scenario.clock is not None)
         self.carrier = dict.fromkeys(scenario.topology.access_links, True)
         self.dataplane = "none"
         self.played: list[Played] = []
-        self._tick = (0.0, Counters())
+        self.marks: list[Mark] = []
+        self._tick: Sample | None = None
 
     def run(self, **overrides: object) -> Report:
         """Play it; `overrides` go into the configuration of every daemon. The lab is gone afterwards."""
+        self.view.title(self.scenario.title)
+        recording: Recording | None = None
         checks: tuple[Check, ...] = ()
         error = None
-        self.view.title(self.scenario.title)
         try:
+            if self.scenario.clock is not None and (lacks := clock.missing()):
+                raise LabError(lacks)
             with self.lab:
                 self._start(overrides)
-                for phase in self.scenario.phases:
-                    self.played.append(self._play(phase))
-                self._drain()
-                checks = tuple(self._checks())
+                self.sampler = Sampler(self._counting())
+                try:
+                    for phase in self.scenario.phases:
+                        self.played.append(self._play(phase))
+                    self._drain()
+                finally:
+                    self.sampler.close()
+                    if self.played:
+                        recording = self._recording()
+                checks = tuple(self._checks(recording))
         except LabError as fault:
             error = str(fault)
-        return Report(self.scenario.name, self.dataplane, checks, error)
+        return Report(self.scenario.name, self.dataplane, checks, error, recording)
 
     # Before the story: addresses, daemons, traffic
 
@@ -87,7 +91,9 @@ class Runner:
         self.view.note(f"lab {lab.label}: {', '.join(lab.nodes)}")
         wait_for_addresses(lab)
         self.view.note(f"every link has its address, by router advertisements, after {time.monotonic() - began:.1f} s")
-        lab.start_daemons(**overrides)
+        if self.scenario.clock is not None:
+            lab.set_clock(datetime.fromisoformat(f"{self.scenario.clock}+00:00").timestamp())
+        lab.start_daemons(log_format="json", **overrides)
         if self._agents():
             self.dataplane = str(self._status("mobilenode")["dataplane"])
             first = self.scenario.phases[0].registered
@@ -97,8 +103,9 @@ class Runner:
 
     def _start_traffic(self) -> None:
         ends = (self.scenario.correspondent, self.scenario.mobile)
-        for (node, address), (_, peer), server in zip(ends, reversed(ends), (True, False), strict=True):
-            spec = Spec(node, server, address, peer, str(self.lab.directory), LIFETIME, self.scenario.flows)
+        for (node, *local), (_, *remote), server in zip(ends, reversed(ends), (True, False), strict=True):
+            addresses, peers = ({6 if ":" in one else 4: one for one in some} for some in (local, remote))
+            spec = Spec(node, server, addresses, peers, str(self.lab.directory), LIFETIME, self.scenario.flows)
             path = self.lab[node].directory / "traffic.json"
             path.write_text(spec.dump())
             self.lab[node].python("labs.traffic", path, log="traffic.log")
@@ -106,13 +113,14 @@ class Runner:
         self.lab.until(self._all_arrives, 10, "every flow arrives")
 
     def _all_arrives(self) -> bool:
-        names = [path for flow in self.scenario.flows for path in self._received_files(flow.name, flow.protocol)]
-        return all(path.exists() and path.stat().st_size for path in names)
+        return all(path.exists() and path.stat().st_size for path in self._received_files())
 
-    def _received_files(self, flow: str, protocol: str) -> list[Path]:
-        (correspondent, _), (mobile, _) = self.scenario.correspondent, self.scenario.mobile
-        ends = [mobile, correspondent] if protocol == "udp" else [mobile]
-        return [received_file(self.lab.directory, flow, end) for end in ends]
+    def _received_files(self) -> Iterator[Path]:
+        for flow in self.scenario.flows:
+            if isinstance(flow, Download):
+                yield from (received_file(self.lab.directory, part, self.scenario.mobile[0]) for part in flow.parts)
+            else:
+                yield from (self._stream_files(flow.name, direction)[1] for direction in flow.directions)
 
     # The story
 
@@ -121,42 +129,58 @@ class Runner:
         start = began = time.monotonic_ns()
         if self.played:  # what was under way when the phase before ended belongs to this one
             start = self.played[-1].window.end
+        moments = []
         for action in phase.does:
-            self._carry_out(action)
+            moments.append(carry_out(self.lab, action))
+            self.marks.append(Mark(moments[-1], action.says))
+            if isinstance(action, Carrier):
+                self.carrier[action.link] = action.up
         registered = self._registered(phase.registered)
         if phase.registered is not None and phase.does:
             self.view.note(f"registered anew after {(time.monotonic_ns() - began) / 1e6:.0f} ms")
         self._settle(phase)
-        before, steady = self._counters(), time.monotonic()
+        before, steady = self.sampler.now(), time.monotonic()
         self._watch(lambda: time.monotonic() - steady >= phase.lasts, phase.lasts + 1, "the end of the phase")
-        after = self._counters()
-        counted = {flow: self._packets(flow, before, after) for flow in phase.on_link}
-        for flow, link in phase.on_link.items():
-            here, everywhere = counted[flow][link], sum(counted[flow].values())
-            self.view.note(f"{flow}: {here} of {everywhere} packets counted on {link}")
         window = Window(start, time.monotonic_ns())
-        self._await_arrival(window.end, phase)
-        for flow in phase.gap_limit:
-            gaps = (f"{self._report(flow, direction, window).gap:.0f} ms {direction}" for direction in DIRECTIONS)
-            self.view.note(f"{flow}: longest gap {', '.join(gaps)}")
-        return Played(phase, window, registered, counted)
+        played = Played(phase.name, window, before, self.sampler.now(), tuple(moments), registered)
+        self._note(phase, played)
+        return played
 
-    def _carry_out(self, action: Carrier) -> None:
-        (router, interface), _ = self.scenario.topology.access_links[action.link].ends
-        self.lab[router].set_link(interface, up=action.up)
-        self.carrier[action.link] = action.up
+    def _note(self, phase: Phase, played: Played) -> None:
+        """For the person who watches: where the flows are, and how long they were interrupted."""
+        for flow in self.scenario.flows:
+            if flow.name in phase.on_link:
+                routes = route_of(phase, flow)
+                total = sum(played.packets(one, flow.name, direction) for one in self.carrier for direction in routes)
+                right = sum(played.packets(link, flow.name, direction) for direction, link in routes.items())
+                where = " and ".join(dict.fromkeys(routes.values()))
+                self.view.note(f"{flow.name}: {right} of {total} packets counted on {where}")
+        self._await_arrival(played.window.end, phase)
+        for name in phase.gap_limit:
+            gaps = (f"{self._gap(name, direction, played.window):.0f} ms {direction}" for direction in DIRECTIONS)
+            self.view.note(f"{name}: longest gap {', '.join(gaps)}")
+
+    def _gap(self, flow: str, direction: str, window: Window) -> float:
+        ends = self._stream(flow, direction)
+        return stream_report(ends.sent, ends.received, window).gap
 
     def _settle(self, phase: Phase) -> None:
         """Wait until, from one reading to the next, every flow moves on its link and nowhere else.
 
         If that does not come, the checks will say what moves where instead.
         """
-        last = [self._counters()]
+        last = [self.sampler.now()]
+        flows = [flow for flow in self.scenario.flows if flow.name in phase.on_link]
 
         def settled() -> bool:
-            before, last[0] = last[0], self._counters()
-            moved = {flow: self._packets(flow, before, last[0]) for flow in phase.on_link}
-            return all(moved[flow][link] == sum(moved[flow].values()) > 0 for flow, link in phase.on_link.items())
+            before, last[0] = last[0], self.sampler.now()
+            step = Played(phase.name, Window(0, 0), before, last[0])
+            for flow in flows:
+                for direction, link in route_of(phase, flow).items():
+                    moved = {one: step.packets(one, flow.name, direction) for one in self.carrier}
+                    if not moved[link] == sum(moved.values()) > 0:
+                        return False
+            return True
 
         try:
             self._watch(settled, SETTLE_LIMIT, "every flow on its link", every=TICK)
@@ -165,11 +189,12 @@ class Runner:
 
     def _await_arrival(self, moment: int, phase: Phase) -> None:
         """Wait until packets sent after `moment` arrive on every stream, so that what was sent before has come too."""
-        streams = [f.name for f in self.scenario.flows if isinstance(f, Stream) and f.name in phase.on_link]
+        streams = [f for f in self.scenario.flows if isinstance(f, Stream) and f.name in phase.on_link]
+        files = [self._stream_files(flow.name, direction)[1] for flow in streams for direction in flow.directions]
 
         def later_ones_arrive() -> bool:
-            records = [self._stream_records(name, direction)[1] for name in streams for direction in DIRECTIONS]
-            return all(received and received[-1].sent > moment for received in records)
+            records = [last_record(path) for path in files]
+            return all(record is not None and record.sent > moment for record in records)
 
         try:
             self._watch(later_ones_arrive, SETTLE_LIMIT, "packets sent after the end of the phase arrive")
@@ -178,23 +203,28 @@ class Runner:
 
     def _drain(self) -> None:
         """End the traffic so that whatever was not lost has arrived."""
-        (correspondent, _), (mobile, _) = self.scenario.correspondent, self.scenario.mobile
         last = self.played[-1].window.end
         # Packets that a slower link still carries may come behind later ones.
         self._watch(lambda: time.monotonic_ns() > last + 500_000_000, 2, "the last packets")
-        self._stop_traffic(correspondent)
+        self._stop_traffic(self.scenario.correspondent[0])
         for flow in self.scenario.flows:
             if isinstance(flow, Download):
                 try:
                     self.lab.until(partial(self._complete, flow), SETTLE_LIMIT, f"the end of {flow.name}")
                 except NotInTime as error:
                     self.view.note(str(error))
-        self._stop_traffic(mobile)
+        self._stop_traffic(self.scenario.mobile[0])
+
+    def _complete(self, flow: Download) -> bool:
+        for part in flow.parts:
+            ends = self._connection(part)
+            if not ends.sent or not ends.received or ends.sent[-1].number != ends.received[-1].number:
+                return False
+        return True
 
     def _stop_traffic(self, name: str) -> None:
         node = self.lab[name]
-        process = next(process for process, log in node.processes.items() if log.stem == "traffic")
-        if status := node.stop(process):
+        if status := node.stop(node.process("traffic")):
             raise LabError(f"traffic at {name} ended with {status}:\n{(node.directory / 'traffic.log').read_text()}")
 
     # What is looked at
@@ -232,43 +262,27 @@ class Runner:
         }
         return {bid: address for bid, address in mine.items() if theirs.get(bid) == address}
 
-    def _counters(self) -> Counters:
-        found: Counters = {}
-        for link in self.scenario.topology.access_links.values():
-            found |= self.lab[link.ends[0][0]].counters()
-        return found
+    def _counting(self) -> list[Path]:
+        """The namespaces of the nodes that count."""
+        names = dict.fromkeys(link.ends[0][0] for link in self.scenario.topology.access_links.values())
+        return [NETNS / self.lab[name].namespace for name in names]
 
-    def _packets(self, flow: str, before: Counters, after: Counters) -> dict[str, int]:
-        """Packets of a flow between two readings, both directions together, by link."""
-        return {
-            link: sum(after[name][0] - before[name][0] for name in (counter_name(link, flow, d) for d in DIRECTIONS))
-            for link in self.scenario.topology.access_links
-        }
-
-    def _stream_records(self, flow: str, direction: str) -> tuple[list[Record], list[Record]]:
-        """What the sender and the receiver of a stream have recorded."""
+    def _stream_files(self, flow: str, direction: str) -> tuple[Path, Path]:
+        """Where the sender and the receiver of a stream record."""
         ends = (self.scenario.correspondent[0], self.scenario.mobile[0])
         sender, receiver = ends if direction == DOWN else ends[::-1]
-        return (
-            decode_records(sent_file(self.lab.directory, flow, sender).read_bytes()),
-            decode_records(received_file(self.lab.directory, flow, receiver).read_bytes()),
-        )
+        return sent_file(self.lab.directory, flow, sender), received_file(self.lab.directory, flow, receiver)
 
-    def _report(self, flow: str, direction: str, window: Window) -> StreamReport:
-        return stream_report(*self._stream_records(flow, direction), window)
+    def _stream(self, flow: str, direction: str) -> Ends:
+        sent, received = self._stream_files(flow, direction)
+        return Ends(decode_records(sent.read_bytes()), decode_records(received.read_bytes()))
 
-    def _download_records(self, flow: str) -> list[Record]:
-        return decode_records(received_file(self.lab.directory, flow, self.scenario.mobile[0]).read_bytes())
-
-    def _octets(self, flow: Download) -> tuple[int, int]:
-        """Octets that a download has sent, once it has ended, and those that arrived and were verified."""
-        path = sent_file(self.lab.directory, flow.name, self.scenario.correspondent[0])
-        sent = decode_records(path.read_bytes())[-1].number if path.exists() else -1
-        return sent, self._download_records(flow.name)[-1].number
-
-    def _complete(self, flow: Download) -> bool:
-        sent, arrived = self._octets(flow)
-        return sent == arrived
+    def _connection(self, part: str) -> Ends:
+        """Of a download: the sender's one record comes when it has ended."""
+        sent = sent_file(self.lab.directory, part, self.scenario.correspondent[0])
+        received = received_file(self.lab.directory, part, self.scenario.mobile[0])
+        records: list[Record] = decode_records(sent.read_bytes()) if sent.exists() else []
+        return Ends(records, decode_records(received.read_bytes()))
 
     def _watch(self, condition: Callable[[], object], limit: float, what: str, every: float = 0.0) -> None:
         """`lab.until`, with the picture of the rates kept alive; `every`: seconds between two looks."""
@@ -284,65 +298,57 @@ class Runner:
         self.lab.until(look, limit, what)
 
     def _show_rates(self) -> None:
-        now = time.monotonic()
-        then, before = self._tick
-        if now - then < TICK:
+        if not hasattr(self, "sampler") or not self.sampler.samples:
             return
-        counters = self._counters()
-        self._tick = (now, counters)
-        if before:
+        before, now = self._tick, self.sampler.samples[-1]
+        if before is None:
+            self._tick = now
+        elif now.time - before.time >= TICK * 1e9:
+            self._tick = now
+            step, seconds = Played("", Window(0, 0), before, now), (now.time - before.time) / 1e9
             rates = []
             for name, link in self.scenario.topology.access_links.items():
                 down, up = (
-                    (counters[key][1] - before[key][1]) * 8 / (now - then)
-                    for key in (counter_name(name, TOTAL, direction) for direction in (DOWN, UP))
+                    (now.octets(name, TOTAL, direction) - before.octets(name, TOTAL, direction)) * 8 / seconds
+                    for direction in (DOWN, UP)
                 )
-                flows = [f.name for f in self.scenario.flows if self._packets(f.name, before, counters)[name]]
-                rates.append(LinkRate(name, link.rate or 1e9, down, up, tuple(flows), self.carrier[name]))
+                flows = [f.name for f in self.scenario.flows if any(step.packets(name, f.name, d) for d in DIRECTIONS)]
+                capacity = link.qualities[0].rate or 1e9
+                rates.append(LinkRate(name, capacity, down, up, tuple(flows), self.carrier[name]))
             self.view.rates(rates)
 
     # The verdict
 
-    def _checks(self) -> list[Check]:
-        checks = []
-        for played in self.played:
-            checks += self._phase_checks(played)
-        for flow in self.scenario.flows:
-            if isinstance(flow, Download):
-                sent, arrived = self._octets(flow)
-                checks.append(Check(f"{flow.name}: octets missing or out of order", abs(sent - arrived), "octets", 0))
-        whole = Window(self.played[0].window.start, self.played[-1].window.end)
-        reports = [
-            self._report(flow.name, direction, whole)
+    def _recording(self) -> Recording:
+        links = {
+            name: (link.qualities[0].rate, link.qualities[1].rate)
+            for name, link in self.scenario.topology.access_links.items()
+        }
+        streams = {
+            (flow.name, direction): self._stream(flow.name, direction)
             for flow in self.scenario.flows
             if isinstance(flow, Stream)
-            for direction in DIRECTIONS
-        ]
-        checks.append(Check("streams: duplicates", sum(r.duplicated for r in reports), "packets", 0))
-        sent, reordered = sum(r.sent for r in reports), sum(r.reordered for r in reports)
-        self.view.note(f"streams: {sent} packets sent, {sum(r.lost for r in reports)} lost, {reordered} out of order")
-        return checks
+            for direction in directions_of(flow)
+        }
+        downloads = {
+            part: self._connection(part)
+            for flow in self.scenario.flows
+            if isinstance(flow, Download)
+            for part in flow.parts
+        }
+        reports = [mark for node in self.lab.nodes.values() for mark in agents_reports(node)]
+        samples = tuple(self.sampler.samples)
+        return Recording(links, self.scenario.flows, samples, self.marks, reports, self.played, streams, downloads)
 
-    def _phase_checks(self, played: Played) -> list[Check]:
-        phase, checks = played.phase, []
-        if phase.registered is not None:
-            name = f"{phase.name}: care-of addresses registered"
-            checks.append(Check(name, played.registered, "", len(phase.registered), at_least=True))
-        for flow, link in phase.on_link.items():
-            total = sum(played.counted[flow].values())
-            share = 100 * played.counted[flow][link] / total if total else 0.0
-            checks.append(Check(f"{phase.name}: {flow} on {link}", share, "% of packets", 100, at_least=True))
-        for flow in phase.lossless:
-            reports = [self._report(flow, direction, played.window) for direction in DIRECTIONS]
-            checks.append(Check(f"{phase.name}: {flow} lost", sum(r.lost for r in reports), "packets", 0))
-        for flow, limit in phase.gap_limit.items():
-            for direction in DIRECTIONS:
-                gap = round(self._report(flow, direction, played.window).gap, 1)
-                checks.append(Check(f"{phase.name}: {flow} gap {direction}", gap, "ms", limit))
-        for download in (f for f in self.scenario.flows if isinstance(f, Download) and f.name in phase.on_link):
-            arrived = octets_in(self._download_records(download.name), played.window) // 1000
-            checks.append(Check(f"{phase.name}: {download.name} goes on", arrived, "kB", 1, at_least=True))
-        return checks
+    def _checks(self, recording: Recording | None) -> Iterator[Check]:
+        assert recording is not None
+        for phase, played in zip(self.scenario.phases, recording.phases, strict=True):
+            for judge in self.scenario.judges(phase):
+                yield from judge(recording, played)
+        yield from whole_story(recording)
+        reports = [recording.report(*stream, recording.whole) for stream in recording.streams]
+        sent, lost, late = (sum(getattr(r, name) for r in reports) for name in ("sent", "lost", "reordered"))
+        self.view.note(f"streams: {sent} packets sent, {lost} lost, {late} out of order")
 
 
 def wait_for_addresses(lab: Lab) -> None:

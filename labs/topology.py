@@ -18,8 +18,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+from typing import Any
 
 from labs.emulation import DEFAULT_QUEUE, Quality
 
@@ -199,6 +200,15 @@ class Topology:
     def access_links(self) -> dict[str, Link]:
         """The links that have a name, by name."""
         return {link.name: link for link in self.links if link.name is not None}
+
+
+def readvertised(node: Node, interface: str, settings: Mapping[str, Any]) -> Node:
+    """The node with other settings for what it advertises on an interface."""
+    was = node.interface(interface)
+    if was.advertises is None:
+        raise ValueError(f"node {node.name}: nothing is advertised on {interface}")
+    becomes = replace(was, advertises=replace(was.advertises, **settings))
+    return replace(node, interfaces=tuple(becomes if one is was else one for one in node.interfaces))
 
 
 def interface(

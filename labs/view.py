@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from labs.scenario import Report
+from labs.result import Report
 
 _BAR = 24  # characters
 _BOLD, _DIM, _GREEN, _RED, _CYAN, _PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[36m", "\033[0m"
@@ -85,6 +85,18 @@ class View:
             verdict = f"PASSED: all {len(report.checks)} checks"
         about = f" (scenario {report.scenario}, data plane {report.dataplane})"
         self._print(self._paint(_BOLD + (_GREEN if report.passed else _RED), verdict) + about)
+
+    def summary(self, reports: Sequence[Report]) -> None:
+        """One line for each run."""
+        width = max(len(report.scenario) for report in reports)
+        for report in reports:
+            passed = sum(check.passed for check in report.checks)
+            mark = self._paint(_GREEN, "✓") if report.passed else self._paint(_RED, "✗")
+            said = f"{passed:>3} of {len(report.checks):>3} checks" if report.error is None else report.error
+            failed = [
+                f"{c.name}: {c.value:,.10g} {c.unit} against {c.limit:,.10g}" for c in report.checks if not c.passed
+            ]
+            self._print(f"  {mark} {report.scenario:<{width}}  {said}  {'; '.join(failed)}".rstrip())
 
     def _keep(self) -> None:
         """The picture as it is becomes part of the text."""

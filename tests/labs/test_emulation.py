@@ -105,7 +105,7 @@ def traffic(lab: Lab, stream: Stream, seconds: float) -> dict[str, tuple[int, li
     far = lab["b"].addresses("x")[0]["local"]
     processes = []
     for end, local, remote in (("a", NEAR, far), ("b", far, NEAR)):
-        spec = Spec(end, end == "a", local, remote, str(lab.directory), 60, (stream,))
+        spec = Spec(end, end == "a", {6: local}, {6: remote}, str(lab.directory), 60, (stream,))
         (path := lab[end].directory / "traffic.json").write_text(spec.dump())
         processes.append((end, lab[end].python("labs.traffic", path, log="traffic.log")))
         lab.until(ready_file(lab.directory, end).exists, 10, f"traffic at {end}")

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from labs.car import CAR, CAR_SCENARIO, CELLULAR, MOBILE_ROUTER_SETTINGS, WLAN
+from labs.checks import Check
 from labs.namespaces import RUN, labels, missing, node_names, remove
 from labs.plain import PLAIN
+from labs.result import Report
 from labs.runner import Runner
-from labs.scenario import Check, Report, Scenario
+from labs.scenario import Scenario
 from labs.topology import Daemon, Topology
 from labs.view import View
 

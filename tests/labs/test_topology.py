@@ -100,5 +100,6 @@ def test_content_depends_on_its_place() -> None:
 def test_counters_know_a_flow_plain_and_tunnelled() -> None:
     ruleset = render.counters(CAR, CAR["ar1"], (Stream("voice", 5004, 50),))
     assert "udp sport 5004" in ruleset
-    assert "@nh,48,8 41 @nh,368,8 17 @nh,640,16 5004" in ruleset
+    assert "meta nfproto ipv6 @nh,48,8 41 @nh,368,8 17 @nh,640,16 5004" in ruleset
+    assert "meta nfproto ipv4 udp sport 4191 @nh,224,4 6 @nh,272,8 17 @nh,544,16 5004" in ruleset
     assert render.counters(CAR, CAR["core"]) == ""

@@ -1,0 +1,187 @@
+"""Judgements: pure functions of a recording and a phase of it, each giving measured values against their limits.
+
+A scenario lists them: `checks=(lost("voice"), throughput(("film",), at_least=0.8, link="WLAN"))`. Whatever else a
+story claims is one more function of this kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from labs.flows import DIRECTIONS, Download, Stream, octets_in
+from labs.recording import Played, Recording, directions_of
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One measured value against its limit: at most, or with `at_least` the other way."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float
+    at_least: bool = False
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+Judge = Callable[[Recording, Played], Sequence[Check]]
+
+
+def carried(flow: str, link: str, directions: tuple[str, ...] = DIRECTIONS, at_least: float = 100.0) -> Judge:
+    """At least this share (in %) of the flow's packets that were counted on any link were on this one."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        by_link = [recording.carried(played, flow, direction) for direction in directions]
+        total = sum(sum(counts.values()) for counts in by_link)
+        share = 100 * sum(counts[link] for counts in by_link) / total if total else 0.0
+        which = "" if directions == DIRECTIONS else f" {directions[0]}"
+        name = f"{played.name}: {flow}{which} on {link}"
+        return [Check(name, round(share, 2), "% of packets", at_least, at_least=True)]
+
+    return judge
+
+
+def copied(flow: str, links: Sequence[str], at_least: float = 98.0) -> Judge:
+    """Each of the links carried at least this share (in %) of what the busiest of them did."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        checks = []
+        for direction in directions_of(recording.flow(flow)):
+            counts = recording.carried(played, flow, direction)
+            share = 100 * min(counts[link] for link in links) / max(1, *counts.values())
+            name = f"{played.name}: {flow} {direction} copied to {' and '.join(links)}"
+            checks.append(Check(name, round(share, 2), "% of packets", at_least, at_least=True))
+        return checks
+
+    return judge
+
+
+def lost(flow: str, at_most: int = 0) -> Judge:
+    """Packets of a stream sent in the phase that did not arrive, of all directions together."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        reports = [recording.report(flow, direction, played.window) for direction in _directions(recording, flow)]
+        return [Check(f"{played.name}: {flow} lost", sum(r.lost for r in reports), "packets", at_most)]
+
+    return judge
+
+
+def lost_share(flow: str, at_most: float) -> Judge:
+    """The share (in %) of a stream's packets that did not arrive, each direction by itself."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        checks = []
+        for direction in _directions(recording, flow):
+            report = recording.report(flow, direction, played.window)
+            share = 100 * report.lost / max(1, report.sent)
+            checks.append(Check(f"{played.name}: {flow} lost {direction}", round(share, 3), "%", at_most))
+        return checks
+
+    return judge
+
+
+def repeated(flow: str, at_most: int = 0) -> Judge:
+    """Packets of a stream that arrived more often than they were sent."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        reports = [recording.report(flow, direction, played.window) for direction in _directions(recording, flow)]
+        return [Check(f"{played.name}: {flow} repeated", sum(r.duplicated for r in reports), "packets", at_most)]
+
+    return judge
+
+
+def gap(flow: str, at_most: float) -> Judge:
+    """The longest interruption of a stream in milliseconds, each direction by itself."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        checks = []
+        for direction in _directions(recording, flow):
+            longest = round(recording.report(flow, direction, played.window).gap, 1)
+            checks.append(Check(f"{played.name}: {flow} gap {direction}", longest, "ms", at_most))
+        return checks
+
+    return judge
+
+
+def goes_on(flow: str) -> Judge:
+    """Every connection of a download got something."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        kind = recording.flow(flow)
+        assert isinstance(kind, Download)
+        arrived = [octets_in(recording.downloads[part].received, played.window) for part in kind.parts]
+        return [Check(f"{played.name}: {flow} goes on", min(arrived) // 1000, "kB", 1, at_least=True)]
+
+    return judge
+
+
+def throughput(flows: Sequence[str], at_least: float, link: str, name: str | None = None) -> Judge:
+    """What all these flows brought down together in the steady part, as a multiple of the link's rate.
+
+    Counted is what the access links carried, since that is what their rates limit.
+    """
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        seconds = (played.after.time - played.before.time) / 1e9
+        octets = sum(
+            played.after.octets(carrier, flow, "down") - played.before.octets(carrier, flow, "down")
+            for carrier in recording.links
+            for flow in flows
+        )
+        rate = recording.links[link][0]
+        assert rate is not None
+        what = name or " and ".join(flows)
+        ratio = round(octets * 8 / seconds / rate, 3)
+        return [Check(f"{played.name}: {what} together, of one link", ratio, f"x {link}", at_least, at_least=True)]
+
+    return judge
+
+
+def ordered(flow: str, at_most: float) -> Judge:
+    """The share (in %) of a stream's packets that arrived behind a later one."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        reports = [recording.report(flow, direction, played.window) for direction in _directions(recording, flow)]
+        share = 100 * sum(r.reordered for r in reports) / max(1, sum(r.sent for r in reports))
+        return [Check(f"{played.name}: {flow} out of order", round(share, 3), "%", at_most)]
+
+    return judge
+
+
+def registered(count: int) -> Judge:
+    """Care-of addresses that both ends hold."""
+
+    def judge(_: Recording, played: Played) -> list[Check]:
+        name = f"{played.name}: care-of addresses registered"
+        return [Check(name, played.registered, "", count, at_least=True)]
+
+    return judge
+
+
+def whole_story(recording: Recording) -> list[Check]:
+    """What holds in every scenario: downloads are complete, and no stream has a packet more than was sent."""
+    checks = []
+    for flow in recording.flows:
+        if isinstance(flow, Download):
+            missing = 0
+            for part in flow.parts:
+                ends = recording.downloads[part]
+                sent = ends.sent[-1].number if ends.sent else -1
+                missing += abs(sent - (ends.received[-1].number if ends.received else 0))
+            checks.append(Check(f"{flow.name}: octets missing or out of order", missing, "octets", 0))
+    duplicates = sum(
+        recording.report(flow.name, direction, recording.whole).duplicated
+        for flow in recording.flows
+        if isinstance(flow, Stream)
+        for direction in flow.directions
+    )
+    checks.append(Check("streams: duplicates", duplicates, "packets", 0))
+    return checks
+
+
+def _directions(recording: Recording, flow: str) -> tuple[str, ...]:
+    return directions_of(recording.flow(flow))
