@@ -7,7 +7,7 @@ refused and changes nothing. `to_record` and `from_record` are its form in stabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
@@ -54,16 +54,30 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class FlowBinding:
-    """A flow binding entry (RFC 6089 §4.3). It is active while one of `bids` is bound."""
+    """A flow binding entry (RFC 6089 §4.3). It is active while one of `bids` is bound.
+
+    `weights`, one for each of `bids`, `balance` and `drop` came by `mip6.flowextension`.
+    """
 
     fid: int
     priority: int
     selector: TrafficSelector
     bids: tuple[int, ...]
+    weights: tuple[int, ...] = ()
+    balance: bool = False
+    drop: bool = False
 
-    def rule(self) -> FlowRule:
-        """What the data plane does with it."""
-        return FlowRule(self.fid, self.priority, self.selector, self.bids)
+    def rule(self, usable: Container[int]) -> FlowRule:
+        """What the data plane does with it while these BIDs can be sent to."""
+        if self.drop and not any(bid in usable for bid in self.bids):
+            return FlowRule(self.fid, self.priority, self.selector, drop=True)
+        return FlowRule(self.fid, self.priority, self.selector, self.bids, weights=self.weights)
+
+    def to_record(self) -> list[Any]:
+        """JSON form; the last member only with an extension."""
+        extension = {"weights": list(self.weights), "balance": self.balance, "drop": self.drop}
+        base = [self.fid, self.priority, encode_selector(self.selector).hex(), list(self.bids)]
+        return [*base, extension] if self.weights or self.drop else base
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +141,7 @@ class BindingCacheEntry:
                 ]
                 for one in self.bindings
             ],
-            "flows": [
-                [one.fid, one.priority, encode_selector(one.selector).hex(), list(one.bids)] for one in self.flows
-            ],
+            "flows": [one.to_record() for one in self.flows],
             "prefixes": [str(one) for one in self.prefixes],
             "ipv4_home_address": None if self.ipv4_home_address is None else str(self.ipv4_home_address),
             "ipv4_prefixes": [str(one) for one in self.ipv4_prefixes],
@@ -140,9 +152,20 @@ def from_record(home_address: IPv6Address, record: Mapping[str, Any], offset: fl
     """The entry of a stored record; ValueError, KeyError or TypeError when it is not one. What an older version did not
     store, about IPv4, is as it was then."""
     flows = []
-    for fid, priority, selector, bids in record["flows"]:
+    for fid, priority, selector, bids, *rest in record["flows"]:
         octets = bytes.fromhex(selector)
-        flows.append(FlowBinding(fid, priority, decode_selector(octets, 0, len(octets)), tuple(bids)))
+        extension = rest[0] if rest else {}
+        flows.append(
+            FlowBinding(
+                fid,
+                priority,
+                decode_selector(octets, 0, len(octets)),
+                tuple(bids),
+                tuple(extension.get("weights", ())),
+                bool(extension.get("balance", False)),
+                bool(extension.get("drop", False)),
+            )
+        )
     return BindingCacheEntry(
         home_address,
         bool(record["mobile_router"]),

@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6 import config, configfile
 from mip6.configfile import Mistakes
+from mip6.flowextension import DEFAULT_ENTERPRISE
 from mip6.forwarding import IPNetwork
+from mip6.selectortable import SelectorTable
 
 
 class HomeAgentTable(config.Table):
@@ -33,6 +35,7 @@ class HomeAgentTable(config.Table):
     state: config.FilePath = "/var/lib/mip6/homeagent.sqlite"
     control: config.SocketPath = "/run/mip6/homeagent.sock"
     insecure: config.Boolean = False
+    enterprise: config.Enterprise = DEFAULT_ENTERPRISE
     multiple_bindings: config.Boolean = True
     bulk_registration: config.Boolean = True
     flow_bindings: config.Boolean = True
@@ -63,7 +66,7 @@ class NodeTable(config.Table):
     replay: config.Replay = "timestamp"
     timestamp_window: config.Seconds = 7.0
     key: list[config.KeyTable] = Field(default_factory=list)
-    drop: list[config.SelectorTable] = Field(default_factory=list)
+    drop: list[SelectorTable] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> NodeTable:
@@ -82,7 +85,7 @@ class NodeTable(config.Table):
             replay=self.replay,
             timestamp_window=self.timestamp_window,
             associations=tuple(key.association() for key in self.key),
-            drops=tuple(drop.selector() for drop in self.drop),
+            drops=tuple(one for drop in self.drop for one in drop.selectors()),
             ipv4_home_address=self.ipv4_home_address,
             ipv4_prefixes=tuple(self.ipv4_prefixes),
         )

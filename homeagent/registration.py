@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry, FlowBinding
 from homeagent.dualstack import Place, place
 from homeagent.settings import HomeAgentSettings, NodeSettings
+from mip6.flowextension import FlowExtension, encode_applied, flow_extensions
 from mip6.forwarding import IPAddress
 from mip6.messages import BindingUpdate
 from mip6.numbers import BindingStatus, FlowStatus, OptionType, UpdateFlag
@@ -260,6 +261,8 @@ def bind_flows(
     new: dict[int, FlowBinding] = {}
     answers: list[Option] = []
     options = [one for one in update.options if isinstance(one, FlowIdentification)]
+    extensions = flow_extensions(update.options, settings.enterprise)
+    extended: list[int] = []
     counts: dict[int, int] = {}
     for option in options:
         counts[option.fid] = counts.get(option.fid, 0) + 1
@@ -276,6 +279,10 @@ def bind_flows(
                 new[option.fid] = before  # a refused change leaves the flow as it was
             answers.append(FlowIdentification(option.fid, option.priority, result))
         else:
+            extension = extensions.get(option.fid)
+            if extension is not None:
+                result = _extended(result, extension)
+                extended.append(option.fid)
             new[option.fid] = result
             answers.append(FlowIdentification(option.fid, option.priority, FlowStatus.SUCCESS))
     for one in update.options:
@@ -290,7 +297,16 @@ def bind_flows(
                     new.setdefault(fid, old[fid])
                 elif fid not in new and not any(isinstance(a, FlowIdentification) and a.fid == fid for a in answers):
                     answers.append(FlowIdentification(fid, 0, FlowStatus.FID_NOT_FOUND))
+    answers += encode_applied(settings.enterprise, extended)
     return tuple(sorted(new.values(), key=lambda flow: (flow.priority, flow.fid))), tuple(answers)
+
+
+def _extended(flow: FlowBinding, extension: FlowExtension) -> FlowBinding:
+    """A flow binding with what `mip6.flowextension` says of it; BIDs that are not bound (yet) count when they are."""
+    if not extension.shares:
+        return replace(flow, drop=extension.drop)
+    bids, weights = zip(*extension.shares, strict=True)
+    return replace(flow, bids=bids, weights=weights, balance=extension.balance, drop=extension.drop)
 
 
 def _flow(option: FlowIdentification, before: FlowBinding | None, bids: set[int]) -> FlowBinding | FlowStatus:

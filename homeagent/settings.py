@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mip6.auth import SecurityAssociation
+from mip6.flowextension import DEFAULT_ENTERPRISE
 from mip6.forwarding import IPAddress
 from mip6.selectors import TrafficSelector
 
@@ -35,11 +36,12 @@ class NodeSettings:
 class HomeAgentSettings:
     """The home agent itself. Lifetimes in seconds, `mtu` in octets; `refresh_advice` 0 gives none.
 
-    Without `home_link` the home prefixes are routed to this machine. The three switches below `insecure` refuse what
-    they name with status 166, 168 (RFC 5648 §6.2) and flow status 128 (RFC 6089 §4.2). `ipv4_address` is where
-    mobile nodes in IPv4 networks reach it. `udp_encapsulation` says what it thinks of UDP encapsulation that no NAT
-    makes necessary: "allow" it on request, "force" or "refuse" it; `nat_refresh` is the advice of RFC 5555 §4.3, in
-    seconds. What stands behind `nodes` is for the daemon, not for the engine.
+    Without `home_link` the home prefixes are routed to this machine. `enterprise` marks the options of
+    `mip6.flowextension`; the three switches below it refuse what they name with status 166, 168 (RFC 5648 §6.2) and
+    flow status 128 (RFC 6089 §4.2). `ipv4_address` is where mobile nodes in IPv4 networks reach it.
+    `udp_encapsulation` says what it thinks of UDP encapsulation that no NAT makes necessary: "allow" it on request,
+    "force" or "refuse" it; `nat_refresh` is the advice of RFC 5555 §4.3, in seconds. What stands behind `nodes` is for
+    the daemon, not for the engine.
     """
 
     address: IPv6Address
@@ -50,6 +52,7 @@ class HomeAgentSettings:
     device: str = "mip0"
     mtu: int = 1500
     insecure: bool = False
+    enterprise: int = DEFAULT_ENTERPRISE
     multiple_bindings: bool = True
     bulk_registration: bool = True
     flow_bindings: bool = True

@@ -27,7 +27,7 @@ def forwarding_node(
         entry.home_address,
         (*entry.prefixes, *_ipv4_networks(entry)),
         tuple(_tunnel(settings, one, mtus) for one in sorted(entry.bindings, key=Binding.rank)),
-        drops + tuple(flow.rule() for flow in entry.flows),
+        drops + tuple(flow.rule({one.bid for one in entry.bindings}) for flow in entry.flows),
     )
 
 
@@ -132,6 +132,7 @@ def node_status(entry: BindingCacheEntry, node: NodeSettings | None, now: float,
                 "priority": flow.priority,
                 "selector": describe(flow.selector),
                 "bids": list(flow.bids),
+                "weights": list(flow.weights),
                 "active": bool(bound.intersection(flow.bids)),
             }
             for flow in entry.flows

@@ -24,17 +24,12 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from mip6.auth import FIRST_SPI, Algorithm, SecurityAssociation
-from mip6.selectors import FLOW_LABEL_MASK, IPv6Range, IPv6Selector, Range
 from mip6.system.log import FORMATS, LEVELS
 
 MINIMUM_KEY = 16  # octets: RFC 4285 §5 wants 128 bits of key
 KEY_FILE_MODE = 0o600
 MAXIMUM_KEY_FILE = 4096  # octets
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 4, 262140  # seconds: 16 bits in units of 4 (RFC 6275 §6.1.7)
-PROTOCOLS = {
-    "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132,
-    "udplite": 136,
-}  # fmt: skip
 
 
 # --- kinds of values -------------------------------------------------------------------------------------------------
@@ -185,7 +180,8 @@ def _not_usable(address: IPv4Address) -> bool:
     return special or address.packed[0] == 0
 
 
-def _interface(value: Any) -> str:
+def interface(value: Any) -> str:
+    """An interface name as the kernel allows it."""
     if not isinstance(value, str) or not 1 <= len(value.encode()) <= 15 or set(value) & set("/: \t") or value == "..":
         raise ValueError
     return value
@@ -203,68 +199,13 @@ def _hex_key(value: Any) -> bytes:
     return key
 
 
-def _range(low: int, high: int) -> Callable[[Any], Range]:
-    def parse(value: Any) -> Range:
-        if type(value) is int:
-            first = last = value
-        elif isinstance(value, str):
-            head, dash, tail = (part.strip() for part in value.partition("-"))
-            if not all(part.isascii() and part.isdigit() for part in (head, tail if dash else head)):
-                raise ValueError
-            first, last = int(head), int(tail if dash else head)
-        else:
-            raise ValueError
-        if first > last:
-            raise ValueError("it ends before it starts")
-        if first < low or last > high:
-            raise ValueError
-        return first, last
-
-    return parse
-
-
-def number_range(low: int, high: int) -> Expected:
-    """A number or "first-last", inclusive."""
-    return Expected(f'a number from {low} to {high} or a range "first-last"', _range(low, high))
-
-
-def _traffic_class(value: Any) -> Range:
-    """DSCP values as whole traffic class octets, whatever their ECN bits say."""
-    first, last = _range(0, 63)(value)
-    return first << 2, last << 2 | 3
-
-
-def _protocol(value: Any) -> Range:
-    if isinstance(value, str) and value.lower() in PROTOCOLS:
-        value = PROTOCOLS[value.lower()]
-    return _range(0, 255)(value)
-
-
-def _address_range(value: Any) -> IPv6Range:
-    if not isinstance(value, str):
-        raise ValueError
-    if "/" in value:
-        prefix = IPv6Network(value, strict=False)
-        if IPv6Address(value.partition("/")[0]) != prefix.network_address:
-            raise ValueError(f"host bits are set, the prefix is {prefix}")
-        return prefix.network_address, prefix.broadcast_address
-    head, dash, tail = value.partition("-")
-    first, last = IPv6Address(head.strip()), IPv6Address((tail if dash else head).strip())
-    if first > last:
-        raise ValueError("it ends before it starts")
-    return first, last
-
-
-_RANGE_OF_ADDRESSES = Expected('an IPv6 address, a prefix or "first-last"', _address_range)
-_PORTS = number_range(0, 0xFFFF)
-
 Boolean = Annotated[bool, Expected("true or false", _boolean)]
 Address = Annotated[IPv6Address, Expected("a global IPv6 unicast address", _address)]
 Addresses = Annotated[tuple[IPv6Address, ...], Expected("a global IPv6 unicast address or a list of them", _addresses)]
 Prefix = Annotated[IPv6Network, Expected("an IPv6 prefix like 2001:db8::/56", _prefix)]
 Ipv4Address = Annotated[IPv4Address, Expected("an IPv4 unicast address", _ipv4_address)]
 Ipv4Prefix = Annotated[IPv4Network, Expected("an IPv4 prefix like 192.0.2.0/24", _ipv4_prefix)]
-Interface = Annotated[str, Expected("an interface name of 1 to 15 octets", _interface)]
+Interface = Annotated[str, Expected("an interface name of 1 to 15 octets", interface)]
 Seconds = Annotated[float, Expected("seconds, more than 0 and at most 86400", _seconds)]
 Lifetime = Annotated[int, integer(SHORTEST_LIFETIME, LONGEST_LIFETIME)]
 LifetimeOrNone = Annotated[int, integer(SHORTEST_LIFETIME, LONGEST_LIFETIME, also=0)]
@@ -272,6 +213,7 @@ Mtu = Annotated[int, integer(1280, 65535)]
 Identifier = Annotated[str, text("a network access identifier", 254)]
 FilePath = Annotated[str, text("a path", 4095)]
 SocketPath = Annotated[str, text("the path of a socket", 107)]
+Enterprise = Annotated[int, integer(0, 0xFFFFFFFF)]
 Number16 = Annotated[int, integer(1, 0xFFFF)]
 LogLevel = Annotated[str, choice(*LEVELS)]
 LogFormat = Annotated[str, choice(*FORMATS)]
@@ -286,32 +228,6 @@ class Table(BaseModel):
     """A TOML table; keys that it does not declare are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class SelectorTable(Table):
-    """The conditions of a flow or drop rule, from the correspondent node's point of view."""
-
-    protocol: Annotated[Range | None, Expected("a protocol name or a number from 0 to 255", _protocol)] = None
-    source: Annotated[IPv6Range | None, _RANGE_OF_ADDRESSES] = None
-    destination: Annotated[IPv6Range | None, _RANGE_OF_ADDRESSES] = None
-    source_port: Annotated[Range | None, _PORTS] = None
-    destination_port: Annotated[Range | None, _PORTS] = None
-    dscp: Annotated[Range | None, Expected('a DSCP from 0 to 63 or a range "first-last"', _traffic_class)] = None
-    flow_label: Annotated[Range | None, number_range(0, FLOW_LABEL_MASK)] = None
-    spi: Annotated[Range | None, number_range(0, 0xFFFFFFFF)] = None
-
-    def selector(self) -> IPv6Selector:
-        """As the protocol has it (RFC 6088 §3.2)."""
-        return IPv6Selector(
-            source=self.source,
-            destination=self.destination,
-            spi=self.spi,
-            flow_label=self.flow_label,
-            source_port=self.source_port,
-            destination_port=self.destination_port,
-            traffic_class=self.dscp,
-            next_header=self.protocol,
-        )
 
 
 class KeyTable(Table):

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
-from mip6.selectors import IPv6Selector
+from mip6.flowextension import FlowExtension
+from mip6.selectors import TrafficSelector
 
 PLAIN = 0  # the BID of a binding that is registered without BID option
 MAXIMUM_OUTSTANDING = 256  # older Binding Updates are forgotten: an answer so late would say nothing
@@ -30,12 +31,29 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class FlowBinding:
-    """One flow binding as a Flow Identification option states it (RFC 6089 §4.2)."""
+    """One flow binding as a Flow Identification option states it (RFC 6089 §4.2).
+
+    `weights`, one for each of `bids`, `balance` and `drop` are what `mip6.flowextension` adds to it.
+    """
 
     fid: int
     priority: int
-    selector: IPv6Selector
+    selector: TrafficSelector
     bids: tuple[int, ...]
+    weights: tuple[int, ...] = ()
+    balance: bool = False
+    drop: bool = False
+
+    def reference(self) -> tuple[int, ...]:
+        """The BIDs of the binding reference: of a shared flow only the one with the largest weight."""
+        return (self.bids[self.weights.index(max(self.weights))],) if self.weights else self.bids
+
+    def extension(self) -> FlowExtension | None:
+        """What the binding reference cannot say."""
+        if not self.weights and not self.drop:
+            return None
+        shares = tuple(zip(self.bids, self.weights, strict=True)) if self.weights else ()
+        return FlowExtension(self.fid, shares, self.balance, self.drop)
 
 
 @dataclass(frozen=True, slots=True)

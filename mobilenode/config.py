@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mip6 import config, configfile
 from mip6.configfile import Mistakes
-from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings
+from mip6.flowextension import DEFAULT_ENTERPRISE
+from mip6.selectortable import IPV6
+from mobilenode.rules import FlowTable, Layers, LinkTable, PolicyTable
+from mobilenode.settings import LinkSettings, MobileNodeSettings
 
-PRIORITY_STEP = 10  # FIDs and FID-PRIs left out: position in the file times 10
+LOCAL_TIME = Path("/etc/localtime")
+FAMILIES = (IPV6,)  # of the inner addresses
+
+
+def _zone(value: Any) -> tzinfo:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, OSError):
+        raise ValueError("this machine does not know it") from None
+
+
+def local_zone() -> tzinfo:
+    """The time zone of this machine: of the environment (TZ) or of /etc/localtime, else UTC."""
+    name = os.environ.get("TZ", "").removeprefix(":")
+    try:
+        if name:
+            return ZoneInfo(name)
+        with LOCAL_TIME.open("rb") as file:
+            return ZoneInfo.from_file(file, key="local")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC
 
 
 class MobileNodeTable(config.Table):
@@ -32,6 +60,8 @@ class MobileNodeTable(config.Table):
     control: config.SocketPath = "/run/mip6/mobilenode.sock"
     replay: config.Replay = "timestamp"
     insecure: config.Boolean = False
+    enterprise: config.Enterprise = DEFAULT_ENTERPRISE
+    timezone: Annotated[tzinfo, config.Expected('a time zone like "Europe/Berlin"', _zone)] | None = None
     log: config.LogLevel = "info"
     log_format: config.LogFormat = "text"
     key: config.KeyTable | None = None
@@ -60,69 +90,28 @@ class MobileNodeTable(config.Table):
         return found
 
 
-class LinkTable(config.Table):
-    """[[link]]"""
-
-    name: config.Interface
-    bid: config.Number16
-    priority: Annotated[int, config.integer(1, 127)]
-    mtu: config.Mtu | None = None
-
-    def settings(self) -> LinkSettings:
-        """What the engine takes."""
-        return LinkSettings(self.name, self.bid, self.priority, self.mtu)
-
-
-class FlowTable(config.SelectorTable):
-    """[[flow]]"""
-
-    fid: config.Number16 | None = None
-    priority: config.Number16 | None = None
-    name: Annotated[str, config.text("a name", 64)] | None = None
-    via: list[config.Interface] = Field(default_factory=list)
-    copy_: list[config.Interface] = Field(default_factory=list, alias="copy")
-    drop: config.Boolean = False
-
-    @model_validator(mode="after")
-    def _one_verdict(self) -> FlowTable:
-        if [bool(self.via), bool(self.copy_), self.drop].count(True) != 1:
-            raise ValueError("expected exactly one of via = [...], copy = [...], drop = true")
-        return self
-
-    def settings(self, position: int) -> FlowSettings:
-        """What the engine takes; `position` counts from 1."""
-        fid = self.fid or position * PRIORITY_STEP
-        return FlowSettings(
-            fid=fid,
-            priority=self.priority or position * PRIORITY_STEP,
-            name=self.name or f"flow{fid}",
-            selector=self.selector(),
-            via=tuple(self.via),
-            copy=tuple(self.copy_),
-            drop=self.drop,
-        )
-
-
 def load(path: Path) -> MobileNodeSettings:
     """Read the file; ConfigurationError with every mistake in it."""
     data, mistakes = configfile.read_toml(path), Mistakes(path)
-    configfile.check_names(mistakes, data, ("mobilenode", "link", "flow"))
+    configfile.check_names(mistakes, data, ("mobilenode", "link", "policy", "flow"))
     node = configfile.table(mistakes, data, "mobilenode", MobileNodeTable)
     links = configfile.tables(mistakes, data, "link", LinkTable)
-    flows = [
-        (key, table.settings(int(key[len("flow[") : -1]) + 1))
-        for key, table in configfile.tables(mistakes, data, "flow", FlowTable)
-    ]
+    policies = configfile.tables(mistakes, data, "policy", PolicyTable)
+    rules = configfile.tables(mistakes, data, "flow", FlowTable)
     if node is not None:
         for key, text in node.mistakes():
             mistakes.add(f"mobilenode.{key}", text)
     if "link" not in data or data["link"] == []:
         mistakes.add("link", "missing; expected at least one [[link]]")
     _check_links(mistakes, links, node.device if node is not None else None)
-    _check_flows(mistakes, flows, data)
+    mistakes.unique((f"{key}.name", policy.name) for key, policy in policies)
+    known = Layers(_named_links(data, links), {})
+    choices = {policy.name: known.choice(mistakes, key, policy) for key, policy in policies}
+    layers = Layers(known.links, choices, FAMILIES)
+    flows = layers.flows(mistakes, rules)
     mistakes.finish()
     assert node is not None
-    values = node.model_dump(exclude={"key", "home_agent"}) | {
+    values = node.model_dump(exclude={"key", "timezone", "home_agent"}) | {
         "home_agents": node.home_agent,
         "prefixes": tuple(node.prefixes),
         "mobile_router": bool(node.prefixes) if node.mobile_router is None else node.mobile_router,
@@ -130,8 +119,9 @@ def load(path: Path) -> MobileNodeSettings:
     return MobileNodeSettings(
         **values,
         association=node.key.association() if node.key is not None else None,
-        links=tuple(link.settings() for _, link in links),
-        flows=tuple(flow for _, flow in sorted(flows, key=lambda one: one[1].priority)),
+        links=layers.links,
+        flows=flows,
+        zone=node.timezone or local_zone(),
     )
 
 
@@ -144,16 +134,13 @@ def _check_links(mistakes: Mistakes, links: list[tuple[str, LinkTable]], device:
             mistakes.add(f"{key}.name", f"expected an access link, but {device} is the tunnel device")
 
 
-def _check_flows(mistakes: Mistakes, flows: list[tuple[str, FlowSettings]], data: dict[str, object]) -> None:
-    mistakes.unique((f"{key}.fid", flow.fid) for key, flow in flows)
-    mistakes.unique((f"{key}.priority", flow.priority) for key, flow in flows)
-    mistakes.unique((f"{key}.name", flow.name) for key, flow in flows)
+def _named_links(data: dict[str, Any], links: list[tuple[str, LinkTable]]) -> tuple[LinkSettings, ...]:
+    """The links; one that has a mistake counts by its name, so that naming it is no further mistake."""
+    right = {link.name: link.settings() for _, link in links}
     entries = data.get("link")
-    names = [one.get("name") for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
-    for key, flow in flows:
-        for field, wanted in (("via", flow.via), ("copy", flow.copy)):
-            mistakes.unique((f"{key}.{field}[{index}]", name) for index, name in enumerate(wanted))
-            for index, name in enumerate(wanted):
-                if name not in names:
-                    known = ", ".join(str(one) for one in names) or "none"
-                    mistakes.add(f"{key}.{field}[{index}]", f"expected the name of a [[link]] ({known}), got '{name}'")
+    found = []
+    for one in entries if isinstance(entries, list) else ():
+        name = one.get("name") if isinstance(one, dict) else None
+        if isinstance(name, str):
+            found.append(right.get(name) or LinkSettings(name, 0, 0))
+    return tuple(found)

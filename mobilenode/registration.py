@@ -22,7 +22,7 @@ from mip6.auth import ntp_timestamp
 from mip6.numbers import FlowStatus
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
 from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink
-from mobilenode.policy import resolve
+from mobilenode.policy import Direction, resolve
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.updates import binding_update, fit_flows
 
@@ -159,7 +159,9 @@ class Registration:
         """Flows that are to be registered now, by FID-PRI. Flow bindings need BIDs (RFC 6089 §5.2)."""
         if self.mode is Mode.PLAIN:
             return ()
-        flows = (one.binding() for one in resolve(self.settings.flows, self.active()) if one.bids)
+        flows = (
+            one.binding() for one in resolve(self.settings.flows, self.active(), Direction.DOWN) if one.picked.bids
+        )
         return tuple(flow for flow in flows if self.refused_flows.get(flow.fid, (None,))[0] != flow)
 
     def _resting_flows(self) -> set[int]:
@@ -168,8 +170,8 @@ class Registration:
             return set()
         return {
             one.settings.fid
-            for one in resolve(self.settings.flows, self.active())
-            if not one.bids and not one.settings.drop
+            for one in resolve(self.settings.flows, self.active(), Direction.DOWN)
+            if not one.picked.bids and one.settings.down.tiers
         }
 
     # --- the next Binding Update --------------------

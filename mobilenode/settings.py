@@ -3,37 +3,108 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from enum import StrEnum
 from ipaddress import IPv6Address, IPv6Network
 
 from mip6.auth import SecurityAssociation
-from mip6.selectors import IPv6Selector
+from mip6.flowextension import DEFAULT_ENTERPRISE
+from mip6.schedule import Schedule
+from mip6.selectors import TrafficSelector
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
     """One access link. `bid` is that of its first care-of address, `priority` its BID-PRI: 1..127, lower is better.
 
-    `mtu`, in octets, bounds the path MTU if it is smaller than the link's.
+    `mtu`, in octets, bounds the path MTU if it is smaller than the link's. `metered`: what it carries costs money.
+    `max_rate` is what it can carry, in bit/s. With `volume`, in octets, it is a last resort for the rest of the month
+    that begins on `volume_day`, once it has carried so much. Nothing is sent over a `receive_only` link, though it is
+    registered.
     """
 
     name: str
     bid: int
     priority: int
     mtu: int | None = None
+    metered: bool = False
+    max_rate: int | None = None
+    volume: int | None = None
+    volume_day: int = 1
+    receive_only: bool = False
+
+
+class LastResort(StrEnum):
+    """What becomes of the packets of a rule none of whose links works."""
+
+    DEFAULT = "default"  # the rules behind it decide, in the end the best link
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A link within a choice. Links of one tier share by `weight`."""
+
+    link: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which links packets take: those of the first of `tiers` that has a working one; of several, each new flow is
+    given one by weight, or, with `copy`, every packet goes over all (n-casting, RFC 6089 §5.3.6).
+
+    With `balance` the weights follow load and quality. No tiers and DROP: a drop rule.
+    """
+
+    tiers: tuple[tuple[Member, ...], ...] = ()
+    copy: bool = False
+    balance: bool = False
+    last_resort: LastResort = LastResort.DEFAULT
+
+    def links(self) -> tuple[str, ...]:
+        """All links it names, best first."""
+        return tuple(member.link for tier in self.tiers for member in tier)
+
+
+DROP = Choice(last_resort=LastResort.DROP)
+
+
+def via(*links: str) -> Choice:
+    """The first that works."""
+    return Choice(tuple((Member(link),) for link in links))
+
+
+def copy(*links: str) -> Choice:
+    """One copy over each."""
+    return Choice((tuple(Member(link) for link in links),), copy=True)
+
+
+def share(**weights: int) -> Choice:
+    """Each new flow over one of them, by weight."""
+    return Choice((tuple(Member(link, weight) for link, weight in weights.items()),))
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSettings:
-    """One flow: packets that `selector` matches go over the first working link of `via`, or copied over all of `copy`,
-    or are dropped (a local rule of this end). Exactly one of the three is given. `priority` is the FID-PRI."""
+    """One flow binding: where the packets go that `selector` matches. `priority` is the FID-PRI.
+
+    A rule of several selectors is several of these with one `name`. `down` is for packets to the mobile node, `up` for
+    those from it (None: the same). With `schedule` it exists only while that holds. A drop rule is of this end alone.
+    """
 
     fid: int
     priority: int
     name: str
-    selector: IPv6Selector
-    via: tuple[str, ...] = ()
-    copy: tuple[str, ...] = ()
-    drop: bool = False
+    selector: TrafficSelector
+    down: Choice
+    up: Choice | None = None
+    schedule: Schedule | None = None
+
+    @property
+    def uplink(self) -> Choice:
+        """Where packets from the mobile node go."""
+        return self.down if self.up is None else self.up
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +114,8 @@ class MobileNodeSettings:
     `home_agents` stand in the order of preference; none: they are discovered, at the home agents of `home_prefix`. That
     tells the home link, too; None: this node never is at home. `prefix_mode` is "explicit" or "implicit"
     (RFC 3963 §5.2), `replay` "timestamp" (RFC 4285 §6) or "sequence". Without `association` nothing is authenticated,
-    which only an `insecure` home agent accepts.
+    which only an `insecure` home agent accepts. Schedules and months go by the clocks of `zone`. `enterprise` marks the
+    options of `mip6.flowextension`.
     """
 
     home_address: IPv6Address
@@ -62,6 +134,8 @@ class MobileNodeSettings:
     association: SecurityAssociation | None = None
     links: tuple[LinkSettings, ...] = ()
     flows: tuple[FlowSettings, ...] = ()
+    zone: tzinfo = UTC
+    enterprise: int = DEFAULT_ENTERPRISE
     dataplane: str = "auto"
     control: str = "/run/mip6/mobilenode.sock"
     log: str = "info"

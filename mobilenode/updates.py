@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from mip6.auth import sign
+from mip6.flowextension import encode_flow
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU
 from mip6.headers import build_packet
 from mip6.messages import BindingUpdate, Message, encode_message
@@ -119,7 +120,9 @@ def _options(settings: MobileNodeSettings, update: Update, source: IPv6Address) 
     if update.deregisters and not update.deletes and source != settings.home_address:
         yield AlternateCareOfAddress(source)
     for flow in update.flows:
-        suboptions = (BindingReference(flow.bids), TrafficSelectorSubOption(flow.selector))
+        suboptions = (BindingReference(flow.reference()), TrafficSelectorSubOption(flow.selector))
         yield FlowIdentification(flow.fid, flow.priority, suboptions=suboptions)
+        if (extension := flow.extension()) is not None:
+            yield encode_flow(settings.enterprise, extension)
     for start in range(0, len(update.kept), SUMMARY_LIMIT):
         yield FlowSummary(update.kept[start : start + SUMMARY_LIMIT])

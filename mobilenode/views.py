@@ -11,7 +11,7 @@ from mip6.actions import KernelState, LocalAddress, Route, Rule
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
-from mobilenode.policy import resolve
+from mobilenode.policy import Direction, resolve
 from mobilenode.registration import Goal, Registration
 from mobilenode.settings import MobileNodeSettings
 
@@ -66,7 +66,7 @@ def forwarding_table(
             )
             for one in known
         )
-        rules = tuple(flow.rule() for flow in resolve(settings.flows, sending.values()))
+        rules = tuple(flow.rule() for flow in resolve(settings.flows, sending.values(), Direction.UP))
     prefixes = registered_prefixes(settings, state)
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)
@@ -123,10 +123,11 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
             "name": flow.settings.name,
             "priority": flow.settings.priority,
             "selector": describe(flow.settings.selector),
-            "bids": list(flow.bids),
-            "active": bool(flow.bids) or flow.settings.drop,
+            "bids": list(flow.picked.bids),
+            "weights": list(flow.picked.weights),
+            "active": bool(flow.picked.bids) or flow.picked.drop,
         }
-        for flow in resolve(settings.flows, usable(state).values())
+        for flow in resolve(settings.flows, usable(state).values(), Direction.UP)
     ]
     return {
         "role": "mobilenode",

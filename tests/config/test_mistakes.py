@@ -12,7 +12,9 @@ import pytest
 
 from homeagent import config as homeagent_config
 from mip6.configfile import ConfigurationError
+from mip6.selectors import IPv6Selector
 from mobilenode import config as mobilenode_config
+from mobilenode.settings import DROP, copy, via
 
 KEY = "000102030405060708090a0b0c0d0e0f"
 
@@ -167,7 +169,11 @@ AGENT_MISTAKES = [
         f'[[node.key]]\nspi = 4096\nkey = "{KEY}"\n[[node.drop]]',
         "node[0].key[1].spi: expected a value of",
     ),
-    ('"2001:db8:bad::/48"', '"2001:db8:bad::9-2001:db8:bad::1"', "node[0].drop[0].source: expected an IPv6 address, a"),
+    (
+        '"2001:db8:bad::/48"',
+        '"2001:db8:bad::9-2001:db8:bad::1"',
+        "node[0].drop[0].source: expected an IPv6 or IPv4 address, a",
+    ),
 ]
 
 NODE_MISTAKES = [
@@ -219,7 +225,11 @@ NODE_MISTAKES = [
     ('name = "wwan0"', 'name = "mip0"', "link[1].name: expected an access link, but mip0 is the tunnel device"),
     ('name = "wwan0"', 'name = "sat0"', "flow[0].via[0]: expected the name of a [[link]] (wlan0, sat0), got 'wwan0'"),
     ('via = ["wwan0", "wlan0"]', 'via = ["wwan0", "wwan0"]', "flow[0].via[1]: expected a value of its own, but wwan0"),
-    ('via = ["wwan0", "wlan0"]', "", "flow[0]: expected exactly one of via = [...], copy = [...], drop = true"),
+    (
+        'via = ["wwan0", "wlan0"]',
+        "",
+        "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., policy = ",
+    ),
     ("spi = 4096\n\n[[flow]]", "drop = true\n\n[[flow]]", "flow[1]: expected exactly one of via = [...], copy"),
     ('name = "voice"', "fid = 20", "flow[1].fid: expected a value of its own, but 20 is taken by flow[0].fid"),
     (
@@ -231,13 +241,17 @@ NODE_MISTAKES = [
     (
         'protocol = "udp"',
         'protocol = "upd"',
-        "flow[0].protocol: expected a protocol name or a number from 0 to 255, got",
+        "flow[0].protocol: expected a number from 0 to 255 or a protocol name (icmp, icmpv6, tcp",
     ),
     ("5004", "65536", 'flow[0].destination_port: expected a number from 0 to 65535 or a range "first-last", got 65536'),
     ('"5000-5010"', '"5010-5000"', "flow[0].source_port: expected a number from 0 to 65535 or a range"),
-    ('dscp = "46"', "dscp = 64", 'flow[0].dscp: expected a DSCP from 0 to 63 or a range "first-last", got 64'),
+    (
+        'dscp = "46"',
+        "dscp = 64",
+        'flow[0].dscp: expected a DSCP from 0 to 63, a name like "EF" or',
+    ),
     ('"1-5"', '"1-1048576"', "flow[0].flow_label: expected a number from 0 to 1048575"),
-    ('"2001:db8:c::/64"', '"2001:db8:c::1/64"', "flow[0].source: expected an IPv6 address, a prefix or"),
+    ('"2001:db8:c::/64"', '"2001:db8:c::1/64"', "flow[0].source: expected an IPv6 or IPv4 address, a prefix or"),
     ("drop = true", "drop = 1", "flow[2].drop: expected true or false, got 1"),
 ]
 
@@ -280,14 +294,16 @@ def test_a_right_home_agent_becomes_settings(tmp_path: Path) -> None:
 def test_a_right_mobile_node_becomes_settings(tmp_path: Path) -> None:
     settings = mobilenode_config.load(write(tmp_path, MOBILE_NODE))
     voice, copied, dropped = settings.flows
-    assert (voice.fid, voice.priority, voice.via, voice.copy) == (10, 10, ("wwan0", "wlan0"), ())
+    assert (voice.fid, voice.priority, voice.down, voice.up) == (10, 10, via("wwan0", "wlan0"), None)
+    assert isinstance(voice.selector, IPv6Selector)
     assert voice.selector.next_header == (17, 17)
     assert voice.selector.source == (IPv6Address("2001:db8:c::"), IPv6Address("2001:db8:c::ffff:ffff:ffff:ffff"))
     assert voice.selector.destination == (IPv6Address("2001:db8:f00::1"), IPv6Address("2001:db8:f00::9"))
     assert voice.selector.source_port == (5000, 5010) and voice.selector.destination_port == (5004, 5004)
     assert voice.selector.traffic_class == (46 << 2, 46 << 2 | 3)  # DSCP 46 whatever the ECN bits say
-    assert (copied.fid, copied.name, copied.copy) == (20, "flow20", ("wwan0", "wlan0"))
-    assert dropped.drop and dropped.selector.next_header == (132, 132)
+    assert (copied.fid, copied.name, copied.down) == (20, "flow20", copy("wwan0", "wlan0"))
+    assert isinstance(dropped.selector, IPv6Selector)
+    assert dropped.down == DROP and dropped.selector.next_header == (132, 132)
     assert settings.mobile_router and settings.association is not None
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from random import Random
 
+from homeagent.engine import HomeAgent
+from mip6.actions import StoreNode
+from mip6.events import WallClockSet
+from mip6.flowextension import DEFAULT_ENTERPRISE, FlowExtension, applied, encode_flow
 from mip6.messages import BindingAcknowledgement
 from mip6.numbers import FlowStatus
 from mip6.options import FlowIdentification, FlowSummary, MalformedOption, Option
 from mip6.selectors import IPv6Selector, UnknownSelector
 from mip6.suboptions import BindingReference, MalformedSubOption, TrafficSelectorSubOption
-from tests.homeagent.support import AHRO, CELLULAR, HOME, SETTINGS, WLAN, Script, bid
+from tests.homeagent.support import AHRO, CELLULAR, HOME, SETTINGS, WALL, WLAN, Script, bid
 
 VOICE = IPv6Selector(destination_port=(5004, 5010), next_header=(17, 17))
 
@@ -123,3 +129,48 @@ def test_local_drop_rules_come_first() -> None:
     script.update(bid(1, WLAN), flow(1, 1))
     rules = script.agent.forwarding_table().nodes[HOME].rules
     assert [rule.drop for rule in rules] == [True, False]
+
+
+def shared(fid: int, *shares: tuple[int, int], drop: bool = False, enterprise: int = DEFAULT_ENTERPRISE) -> Option:
+    return encode_flow(enterprise, FlowExtension(fid, shares, drop=drop))
+
+
+def test_a_shared_flow_has_weights_and_says_so() -> None:
+    script = Script()
+    ack = script.update(bid(1, WLAN), bid(2, CELLULAR), flow(1, 1), shared(1, (1, 3), (2, 1)), flags=AHRO)
+    assert statuses(ack) == {1: 0} and applied(ack.options, DEFAULT_ENTERPRISE) == {1}
+    [rule] = script.agent.forwarding_table().nodes[HOME].rules
+    assert (rule.bids, rule.weights, rule.drop) == ((1, 2), (3, 1), False)
+
+
+def test_weights_are_kept_by_the_summary_and_by_the_store_and_end_with_a_plain_restatement() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR), flow(1, 1), shared(1, (1, 3), (2, 1)), flags=AHRO)
+    script.update(bid(1), FlowSummary((1,)))
+    [stored] = [one for one in script.seen if isinstance(one, StoreNode)]
+    assert stored.record is not None
+    record = json.loads(json.dumps(stored.record))  # as it comes back from the disk
+    script.agent = HomeAgent(script.settings, Random(2))
+    script.agent.handle(WallClockSet(WALL), script.now)
+    script.agent.restore({HOME: record}, script.now)
+    [rule] = script.agent.forwarding_table().nodes[HOME].rules
+    assert (rule.bids, rule.weights) == ((1, 2), (3, 1))
+    script.update(bid(1), flow(1, 2))
+    [rule] = script.agent.forwarding_table().nodes[HOME].rules
+    assert (rule.bids, rule.weights) == ((2,), ())
+
+
+def test_another_vendors_option_changes_nothing() -> None:
+    script = Script()
+    ack = script.update(bid(1, WLAN), bid(2, CELLULAR), flow(1, 1), shared(1, (1, 3), (2, 1), enterprise=9), flags=AHRO)
+    assert statuses(ack) == {1: 0} and not applied(ack.options, DEFAULT_ENTERPRISE)
+    [rule] = script.agent.forwarding_table().nodes[HOME].rules
+    assert (rule.bids, rule.weights) == ((1,), ())
+
+
+def test_a_flow_that_drops_as_a_last_resort_drops_without_its_bindings() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR), flow(1, 2), shared(1, drop=True), flags=AHRO)
+    assert [rule.drop for rule in script.agent.forwarding_table().nodes[HOME].rules] == [False]
+    script.update(bid(2), FlowSummary((1,)), lifetime=0)
+    assert [rule.drop for rule in script.agent.forwarding_table().nodes[HOME].rules] == [True]

@@ -29,7 +29,7 @@ from mip6.numbers import AckFlag, UpdateFlag
 from mip6.options import BindingIdentifier, FlowIdentification, FlowSummary, MessageIdentification, Option
 from mip6.selectors import IPv6Selector
 from mobilenode.engine import MobileNode
-from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings
+from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings, via
 
 HOME = IPv6Address("2001:db8:100::5")
 AGENT = IPv6Address("2001:db8:100::1")
@@ -39,7 +39,7 @@ ROUTER = IPv6Address("fe80::1")
 PREFIX = IPv6Network("2001:db8:f00::/56")
 KEY = SecurityAssociation(4096, Algorithm.HMAC_SHA1, bytes(range(16)))
 NOON = 1_700_000_000.0
-VOICE = FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via=("wwan0", "wlan0"))
+VOICE = FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via("wwan0", "wlan0"))
 SETTINGS = MobileNodeSettings(
     home_address=HOME,
     home_agents=(AGENT,),

@@ -9,7 +9,7 @@ from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Rou
 from mip6.events import AddressState, PathMtuChanged, RouterState
 from mip6.selectors import IPv6Selector
 from mobilenode.movement import care_of_addresses
-from mobilenode.settings import FlowSettings
+from mobilenode.settings import DROP, FlowSettings, copy, via
 from tests.mobilenode.support import (
     AGENT,
     BOTH,
@@ -94,7 +94,7 @@ def test_kernel_state_away() -> None:
 
 
 def test_a_lost_link_is_left_at_once_and_deregistered_over_one_that_works() -> None:
-    settings = with_flows(replace(VOICE, via=("wlan0", "wwan0")))
+    settings = with_flows(replace(VOICE, down=via("wlan0", "wwan0")))
     world = registered(settings)
     actions = world.links(BOTH[1])
     assert isinstance(actions[1], ForwardingChanged)
@@ -107,7 +107,7 @@ def test_a_lost_link_is_left_at_once_and_deregistered_over_one_that_works() -> N
 
 
 def test_a_link_that_returns_carries_nothing_before_the_home_agent_knows_it() -> None:
-    world = registered(with_flows(replace(VOICE, via=("wlan0", "wwan0"))))
+    world = registered(with_flows(replace(VOICE, down=via("wlan0", "wwan0"))))
     world.links(BOTH[1])
     world.answer()
     world.run(5)
@@ -140,7 +140,7 @@ def test_all_links_lost_and_one_back() -> None:
 
 
 def test_a_flow_without_any_link_rests_at_the_home_agent() -> None:
-    world = registered(with_flows(replace(VOICE, via=("wwan0",))))
+    world = registered(with_flows(replace(VOICE, down=via("wwan0"))))
     world.links(BOTH[0])
     assert world.sent[-1].flows() == {} and world.sent[-1].summary() == (10,)
     assert world.node().rules[0].bids == ()
@@ -152,8 +152,8 @@ def test_a_flow_without_any_link_rests_at_the_home_agent() -> None:
 
 
 def test_copies_go_over_all_links_and_drop_rules_stay_at_home() -> None:
-    everything = FlowSettings(20, 5, "both", IPv6Selector(next_header=(58, 58)), copy=("wwan0", "wlan0"))
-    never = FlowSettings(30, 1, "never", IPv6Selector(destination_port=(25, 25)), drop=True)
+    everything = FlowSettings(20, 5, "both", IPv6Selector(next_header=(58, 58)), copy("wwan0", "wlan0"))
+    never = FlowSettings(30, 1, "never", IPv6Selector(destination_port=(25, 25)), DROP)
     world = registered(with_flows(VOICE, everything, never))
     assert world.sent[0].flows() == {20: (2, 1), 10: (2,)}
     assert [(one.fid, one.drop, one.bids) for one in world.node().rules] == [
@@ -165,7 +165,7 @@ def test_copies_go_over_all_links_and_drop_rules_stay_at_home() -> None:
 
 def test_more_flows_than_one_packet_holds_follow_in_the_next() -> None:
     flows = [
-        FlowSettings(fid, fid, str(fid), IPv6Selector(source=(CELL, IPv6Address(int(CELL) + fid))), via=("wlan0",))
+        FlowSettings(fid, fid, str(fid), IPv6Selector(source=(CELL, IPv6Address(int(CELL) + fid))), via("wlan0"))
         for fid in range(1, 61)
     ]
     world = World(with_flows(*flows))

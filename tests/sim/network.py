@@ -36,7 +36,7 @@ from mip6.numbers import UpdateFlag
 from mip6.options import BindingIdentifier, MobileNodeIdentifier
 from mip6.selectors import IPv6Selector
 from mobilenode.engine import MobileNode
-from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings
+from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings, copy, via
 from tests.sim.invariants import Watch
 
 HOME = IPv6Address("2001:db8:100::5")
@@ -66,8 +66,8 @@ MOBILE_NODE = MobileNodeSettings(
     association=KEY,
     links=(LinkSettings("wlan0", 1, 10), LinkSettings("wwan0", 2, 20)),
     flows=(
-        FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via=("wwan0", "wlan0")),
-        FlowSettings(20, 20, "ping", IPv6Selector(next_header=(58, 58)), copy=("wwan0", "wlan0")),
+        FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via("wwan0", "wlan0")),
+        FlowSettings(20, 20, "ping", IPv6Selector(next_header=(58, 58)), copy("wwan0", "wlan0")),
     ),
 )
 

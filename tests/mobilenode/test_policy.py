@@ -1,0 +1,67 @@
+"""Where a mobile node's flows go: orders of preference, shares, copies, directions, last resorts; both ends' view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mip6.flowextension import DEFAULT_ENTERPRISE, FlowExtension, flow_extensions
+from mip6.selectors import IPv6Selector
+from mobilenode.policy import Picked, pick
+from mobilenode.settings import Choice, FlowSettings, LastResort, Member, copy, share, via
+from tests.mobilenode.support import BOTH, registered, with_flows
+
+VIDEO = FlowSettings(10, 10, "video", IPv6Selector(next_header=(17, 17)), share(wlan0=3, wwan0=1))
+
+
+@pytest.mark.parametrize(
+    ("choice", "bids", "picked"),
+    [
+        (via("a", "b"), {"a": 1, "b": 2}, Picked((1,))),
+        (via("a", "b"), {"b": 2}, Picked((2,))),
+        (via("a"), {"b": 2}, Picked()),
+        (copy("a", "b"), {"a": 1, "b": 2}, Picked((1, 2))),
+        (share(a=3, b=1), {"a": 1, "b": 2}, Picked((1, 2), (3, 1))),
+        (share(a=3, b=1), {"b": 2}, Picked((2,))),
+        (Choice(((Member("a"),), (Member("b", 2), Member("c", 5)))), {"b": 2, "c": 3}, Picked((2, 3), (2, 5))),
+        (Choice(((Member("a"),),), last_resort=LastResort.DROP), {"b": 2}, Picked(drop=True)),
+        (Choice(last_resort=LastResort.DROP), {"a": 1}, Picked(drop=True)),
+    ],
+)
+def test_the_first_tier_with_a_working_link(choice: Choice, bids: dict[str, int], picked: Picked) -> None:
+    assert pick(choice, bids) == picked
+
+
+def test_a_shared_flow_names_one_bid_and_the_extension_the_rest() -> None:
+    world = registered(with_flows(VIDEO))
+    assert world.sent[0].flows() == {10: (1,)}  # the larger weight, for a home agent without the extension
+    extensions = flow_extensions(world.sent[0].update.options, DEFAULT_ENTERPRISE)
+    assert extensions == {10: FlowExtension(10, ((1, 3), (2, 1)))}
+    [rule] = world.node().rules
+    assert (rule.bids, rule.weights) == ((1, 2), (3, 1))
+
+
+def test_a_shared_flow_shrinks_to_the_link_that_is_left() -> None:
+    world = registered(with_flows(VIDEO))
+    world.links(BOTH[1])
+    assert world.sent[-1].flows() == {10: (2,)}
+    assert not flow_extensions(world.sent[-1].update.options, DEFAULT_ENTERPRISE)
+    [rule] = world.node().rules
+    assert (rule.bids, rule.weights) == ((2,), ())
+
+
+def test_each_direction_goes_its_own_way() -> None:
+    world = registered(with_flows(replace(VIDEO, down=via("wwan0"), up=via("wlan0"))))
+    assert world.sent[0].flows() == {10: (2,)}
+    assert [rule.bids for rule in world.node().rules] == [(1,)]
+
+
+def test_a_flow_whose_last_resort_is_to_drop_says_so_to_the_home_agent() -> None:
+    world = registered(with_flows(replace(VIDEO, down=replace(via("wwan0"), last_resort=LastResort.DROP))))
+    extensions = flow_extensions(world.sent[0].update.options, DEFAULT_ENTERPRISE)
+    assert extensions == {10: FlowExtension(10, drop=True)}
+    world.links(BOTH[0])
+    [rule] = world.node().rules
+    assert rule.drop and not rule.bids
+    assert world.sent[-1].summary() == (10,)
