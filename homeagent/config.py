@@ -39,6 +39,8 @@ class HomeAgentTable(config.Table):
     multiple_bindings: config.Boolean = True
     bulk_registration: config.Boolean = True
     flow_bindings: config.Boolean = True
+    preference: Annotated[int, config.integer(0, 0xFFFF)] = 0
+    other_home_agents: list[config.Address] = Field(default_factory=list)
     log: config.LogLevel = "info"
     log_format: config.LogFormat = "text"
 
@@ -48,6 +50,8 @@ class HomeAgentTable(config.Table):
             raise ValueError("expected at least one prefix in home_prefixes")
         if self.home_link == self.device:
             raise ValueError("expected device and home_link to be different interfaces")
+        if self.address in self.other_home_agents:
+            raise ValueError(f"expected other_home_agents without {self.address}, which is this one")
         pool = self.ipv4_home_pool
         if pool is not None and self.ipv4_address is not None and self.ipv4_address in pool:
             raise ValueError("expected ipv4_home_pool without the home agent's own ipv4_address")
@@ -105,7 +109,10 @@ def load(path: Path) -> HomeAgentSettings:
     _check_ownership(mistakes, nodes)
     mistakes.finish()
     assert agent is not None
-    values = agent.model_dump() | {"home_prefixes": tuple(agent.home_prefixes)}
+    values = agent.model_dump() | {
+        "home_prefixes": tuple(agent.home_prefixes),
+        "other_home_agents": tuple(agent.other_home_agents),
+    }
     return HomeAgentSettings(**values, nodes=tuple(node.settings() for _, node in nodes))
 
 

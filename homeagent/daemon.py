@@ -9,7 +9,9 @@ from random import SystemRandom
 from homeagent.engine import HomeAgent
 from homeagent.settings import HomeAgentSettings
 from homeagent.store import Store
+from mip6.icmp6 import home_agents_anycast
 from mip6.system import log
+from mip6.system.homelink import AnycastMembership, RouterAdvertisements
 from mip6.system.shell import Shell, clock
 
 
@@ -33,6 +35,11 @@ async def run(settings: HomeAgentSettings) -> None:
                 zero_checksum=settings.udp_zero_checksum,
             )
         )
+        link = settings.home_link or settings.device
+        anycast = AnycastMembership([home_agents_anycast(one) for one in settings.home_prefixes], link)
+        stack.callback(anycast.close)
+        if settings.home_link is not None:
+            stack.callback(RouterAdvertisements(settings.home_link, shell.handle).close)
         shell.spawn(store.run())
         shell.perform(engine.restore(store.records(), clock()))
         await shell.serve()

@@ -19,6 +19,7 @@ from homeagent import views
 from homeagent.admission import judge
 from homeagent.bindingcache import BindingCacheEntry, from_record
 from homeagent.deadlines import Deadlines
+from homeagent.discovery import Discovery
 from homeagent.dualstack import Ipv4HomeAddresses, nat_detection, reachable, stated_alone
 from homeagent.reception import ERRORS_PER_SECOND, Reception
 from homeagent.registration import Accepted, Refusal, Request
@@ -29,10 +30,12 @@ from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node
 from mip6.headers import SignallingPacket, build_packet, parse_packet
+from mip6.icmp6 import HomeAgentDiscoveryRequest, MobilePrefixSolicitation
 from mip6.messages import BindingAcknowledgement, BindingRevocationAcknowledgement, BindingUpdate, decode_message
 from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import BindingRefreshAdvice
 from mip6.ratelimit import RateLimit
+from mip6.wire import FormError
 
 if TYPE_CHECKING:
     from random import Random
@@ -74,6 +77,7 @@ class HomeAgent:
         self._counts: Counter[str] = Counter()
         self._ipv4 = Ipv4HomeAddresses(settings, self._cache)
         self._strangers = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
+        self._discovery = Discovery(settings, random)
         self._reception = Reception(settings, self._cache, self._counts)
 
     # --- the engine's interface -------------------------------------------------------------------------------------
@@ -91,6 +95,8 @@ class HomeAgent:
                 return self._address_checked(address, duplicate, now)
             case events.PathMtuChanged(_, remote, mtu):
                 return self._path_mtu(remote, mtu, now)
+            case events.RouterAdvertised():
+                return self._learn(event, now)
             case events.OperatorRequest("revoke", arguments):
                 return self._revoke(arguments, now)
             case events.OperatorRequest(command):
@@ -166,7 +172,22 @@ class HomeAgent:
                 return self._binding_update(event, packet, update, now)
             case packet, BindingRevocationAcknowledgement() as acknowledgement:
                 return self._revocation_acknowledged(packet, acknowledgement, now)
+            case packet, HomeAgentDiscoveryRequest() as request:
+                return self._said("discovery_reply", self._discovery.discovery_reply(packet, request, now))
+            case packet, MobilePrefixSolicitation() as solicitation:
+                answer = self._discovery.prefix_advertisement(packet, solicitation, now)
+                return self._said("prefix_advertisement", answer)
         return self._count("ignored")
+
+    def _said(self, name: str, answer: SendPacket | None) -> list[Action]:
+        return self._count(f"{name}_held_back") if answer is None else [*self._count(name), answer]
+
+    def _learn(self, event: events.RouterAdvertised, now: float) -> list[Action]:
+        try:
+            self._discovery.learn(event, now)
+        except FormError:
+            return self._count("form_error")
+        return self._count("router_advertisement")
 
     def _count(self, name: str) -> list[Action]:
         self._counts[name] += 1

@@ -15,6 +15,14 @@ from homeagent.settings import HomeAgentSettings
 from mip6.actions import Action, DeliverLocally, SendPacket
 from mip6.events import PacketReceived
 from mip6.headers import SignallingPacket, build_packet, ipv6_header, parameter_problem, parse_packet
+from mip6.icmp6 import (
+    HomeAgentDiscoveryRequest,
+    Icmp6Message,
+    MobilePrefixSolicitation,
+    decode_icmp6,
+    home_agents_anycast,
+    is_mobility_icmp6,
+)
 from mip6.messages import (
     BadHeader,
     BindingError,
@@ -34,7 +42,7 @@ from mip6.wire import FormError
 ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
 NOT_SERVED = (HomeTestInit, CareOfTestInit, Heartbeat)  # requests that this node has no role for
 
-Received = tuple[SignallingPacket, Message]
+Received = tuple[SignallingPacket, Message | Icmp6Message]
 
 
 class Reception:
@@ -50,6 +58,7 @@ class Reception:
         self._cache = cache
         self._counts = counts
         self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
+        self._anycast = {home_agents_anycast(prefix) for prefix in settings.home_prefixes}
 
     def receive(self, event: PacketReceived, now: float) -> Received | list[Action]:
         """A packet that passed, with a message for the engine; or what is to be done about any other."""
@@ -57,12 +66,17 @@ class Reception:
             packet = parse_packet(event.packet)
         except FormError:
             return self._count("form_error")
-        if packet.destination != self._settings.address or packet.routing_address is not None:
+        own = {self._settings.address, *self._anycast}
+        if packet.destination not in own or packet.routing_address is not None:
             return self._count("not_for_us")
         if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
             return self._count("source_not_unicast")
         if event.outer is not None and packet.home_address is not None:
             return self._count("wrong_encapsulation")  # inside UDP the source is the home address (RFC 5555 §4.2)
+        if packet.protocol == Protocol.ICMPV6 and is_mobility_icmp6(packet.payload):
+            return self._icmp6(packet, now)
+        if packet.destination in self._anycast:
+            return self._count("not_for_us")  # nothing but discovery is asked of no home agent in particular
         if packet.protocol != Protocol.MOBILITY:
             return self._home_address_option(packet, now)
         if not packet.checksum_is_right():
@@ -86,6 +100,28 @@ class Reception:
             return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now, event.outer)
         return packet, message
 
+    def _icmp6(self, packet: SignallingPacket, now: float) -> Received | list[Action]:
+        if not packet.checksum_is_right():
+            return self._count("bad_checksum")
+        try:
+            message = decode_icmp6(packet.payload)
+        except FormError:
+            return self._count("form_error")
+        match message:
+            case HomeAgentDiscoveryRequest() if packet.home_address is None:
+                return packet, message
+            case MobilePrefixSolicitation() if packet.destination not in self._anycast:
+                if packet.home_address is None:  # RFC 6275 §11.4.2
+                    return self._count("no_home_address_option")
+                if not self._is_bound(packet.home_address, packet.source):
+                    return self._binding_error(packet, ErrorStatus.UNKNOWN_BINDING, now)
+                return packet, message
+        return self._count("ignored")
+
+    def _is_bound(self, home: IPv6Address, care_of: IPv6Address) -> bool:
+        entry = self._cache.get(home)
+        return entry is not None and care_of in {one.care_of_address for one in entry.bindings}
+
     def _home_address_option(self, packet: SignallingPacket, now: float) -> list[Action]:
         """RFC 6275 §9.3.1: data with a Home Address option is taken only if that binding exists."""
         home = packet.home_address
@@ -93,8 +129,7 @@ class Reception:
             return self._count("ignored")
         if not is_unicast_routable(home):
             return self._count("home_address_not_unicast")
-        entry = self._cache.get(home)
-        if entry is None or packet.source not in {one.care_of_address for one in entry.bindings}:
+        if not self._is_bound(home, packet.source):
             return self._binding_error(packet, ErrorStatus.UNKNOWN_BINDING, now)
         self._counts["home_address_option"] += 1
         header = ipv6_header(home, packet.destination, packet.protocol, len(packet.payload), packet.hop_limit)

@@ -40,8 +40,9 @@ class HomeAgentSettings:
     `mip6.flowextension`; the three switches below it refuse what they name with status 166, 168 (RFC 5648 §6.2) and
     flow status 128 (RFC 6089 §4.2). `ipv4_address` is where mobile nodes in IPv4 networks reach it.
     `udp_encapsulation` says what it thinks of UDP encapsulation that no NAT makes necessary: "allow" it on request,
-    "force" or "refuse" it; `nat_refresh` is the advice of RFC 5555 §4.3, in seconds. What stands behind `nodes` is for
-    the daemon, not for the engine.
+    "force" or "refuse" it; `nat_refresh` is the advice of RFC 5555 §4.3, in seconds. `preference` (higher is better)
+    and `other_home_agents`, which come after this one in their order, are for mobile nodes that ask for home agents.
+    What stands behind `nodes` is for the daemon, not for the engine.
     """
 
     address: IPv6Address
@@ -60,6 +61,8 @@ class HomeAgentSettings:
     ipv4_home_pool: IPv4Network | None = None
     udp_encapsulation: str = "allow"
     nat_refresh: int = 110
+    preference: int = 0
+    other_home_agents: tuple[IPv6Address, ...] = ()
     nodes: tuple[NodeSettings, ...] = ()
     dataplane: str = "auto"
     state: str = "/var/lib/mip6/homeagent.sqlite"

@@ -201,7 +201,8 @@ class LabNode:
     ) -> subprocess.Popen[bytes]:
         """Write a daemon's file (mode 0600: keys are in there) and start it; it may not answer yet.
 
-        `overrides` replace settings in the table named like the program; `variables` are of its environment.
+        `overrides` replace settings in the table named like the program, None leaves one out; `variables` are of its
+        environment.
         """
         settings = next(daemon.settings for daemon in self.node.daemons if daemon.program == program)
         own = settings[program]
@@ -211,7 +212,8 @@ class LabNode:
             paths["state"] = str(self.directory / "homeagent.sqlite")
         config = self.directory / f"{program}.toml"
         config.touch(0o600)
-        config.write_text(render.toml({**settings, program: {**own, **paths, **overrides}}))
+        table = {name: value for name, value in {**own, **paths, **overrides}.items() if value is not None}
+        config.write_text(render.toml({**settings, program: table}))
         self.daemons[program] = self.python(program, "--config", config, log=f"{program}.log", variables=variables)
         return self.daemons[program]
 

@@ -104,6 +104,15 @@ class PathMtuChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterAdvertised:
+    """A router advertisement on the home link: the whole ICMPv6 message, its checksum and hop limit are right."""
+
+    interface: str
+    source: IPv6Address
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorRequest:
     """A command of the control socket that changes something: `revoke`, `deregister`, ..."""
 
@@ -123,6 +132,7 @@ Event = (
     | LinksObserved
     | DuplicateAddressChecked
     | PathMtuChanged
+    | RouterAdvertised
     | OperatorRequest
     | ShuttingDown
 )

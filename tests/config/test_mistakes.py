@@ -183,6 +183,17 @@ NODE_MISTAKES = [
         "mobilenode.home_address: expected an address of 2001:db8:100::/64, got",
     ),
     ('"2001:db8:100::1"', '"2001:db8:100::5"', "mobilenode.home_agent: expected another address than home_address"),
+    ('"2001:db8:100::1"', "[]", "mobilenode.home_agent: expected a global IPv6 unicast address or a list of them, got"),
+    (
+        '"2001:db8:100::1"',
+        '["2001:db8:100::1", "2001:db8:100::1"]',
+        "mobilenode.home_agent: expected a global IPv6 unicast address or a list of them, got a list: one stands twice",
+    ),
+    (
+        'home_agent = "2001:db8:100::1"\nhome_prefix = "2001:db8:100::/64"',
+        "",
+        "mobilenode.home_agent: missing; expected an address, a list, or home_prefix to discover it by",
+    ),
     ('"2001:db8:100::1"', '"2001:db8:f00::1"', "mobilenode.prefixes[0]: 2001:db8:f00::/56 contains the home agent's"),
     (
         f'[mobilenode.key]\n  spi = 4096\n  key = "{KEY}"',

@@ -115,3 +115,27 @@ def test_a_mobile_router_whose_home_agent_is_gone_ends_all_the_same(parked: Car)
     assert process.wait(LIMIT) == 0
     mr.stop(process)
     assert kernel_state(mr) == before
+
+
+def test_a_home_agent_that_is_not_configured_is_discovered(parked: Car) -> None:
+    """By the home agents' anycast address of the home prefix (RFC 6275 §10.5, §11.4.1)."""
+    wait_for_addresses(parked.lab)
+    parked["ha"].start_daemon("homeagent")
+    parked.home()
+    parked["mr"].start_daemon("mobilenode", home_agent=None)
+    parked.until_registered()
+    mobile, home = parked.mobile(), parked.home()
+    assert mobile["home_agent"] == home["address"] and mobile["home_agents"] == [home["address"]]
+    assert mobile["signalling"]["discovery_reply"] == 1 and home["signalling"]["discovery_reply"] >= 1
+    assert parked.echo(b"found") == b"found"
+
+
+def test_a_dead_home_agent_is_left_for_the_next(parked: Car) -> None:
+    """The first of two configured ones does not exist; the second registers the mobile router."""
+    wait_for_addresses(parked.lab)
+    parked["ha"].start_daemon("homeagent")
+    address = parked.home()["address"]
+    parked["mr"].start_daemon("mobilenode", home_agent=["2001:db8:dead::1", address])
+    parked.lab.until(lambda: parked.mobile()["home_agent"] == address, 15, "the second home agent has its turn")
+    parked.until_registered()
+    assert parked.echo(b"second") == b"second"
