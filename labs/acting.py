@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from labs.actions import Action, Advertise, Carrier, Change, Kill, Operate, Run, SetClock, Start
-from labs.namespaces import Lab
+from labs.actions import Action, Advertise, Carrier, Change, ForgetMappings, Kill, Operate, Run, SetClock, Start
+from labs.namespaces import NETNS, Lab
+from labs.netfilter import forget_mappings
 
 _RADVD = "radvd"
 
@@ -30,6 +31,8 @@ def carry_out(lab: Lab, action: Action) -> int:
             lab[node].operate(*words)
         case Run():
             lab[action.node].run(*action.words)
+        case ForgetMappings(node):
+            forget_mappings(NETNS / lab[node].namespace)
         case SetClock(when):
             lab.set_clock(datetime.fromisoformat(f"{when}+00:00").timestamp())
     return now

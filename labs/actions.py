@@ -105,6 +105,17 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetMappings:
+    """A router that translates addresses forgets its mappings, as one that was restarted."""
+
+    node: str
+
+    @property
+    def says(self) -> str:
+        return f"the NAT {self.node} forgets its mappings"
+
+
+@dataclass(frozen=True, slots=True)
 class SetClock:
     """The clocks of all daemons say this time (ISO 8601, UTC) now, and go on from there."""
 
@@ -115,4 +126,4 @@ class SetClock:
         return f"the clock says {self.time[11:16]}"
 
 
-Action = Carrier | Change | Advertise | Kill | Start | Operate | Run | SetClock
+Action = Carrier | Change | Advertise | Kill | Start | Operate | Run | ForgetMappings | SetClock

@@ -1,7 +1,7 @@
 """Judgements: pure functions of a recording and a phase of it, each giving measured values against their limits.
 
-A scenario lists them: `checks=(lost("voice"), throughput(("film",), at_least=0.8, link="WLAN"))`. Whatever else a
-story claims is one more function of this kind.
+A scenario lists them: `checks=(lost("voice"), gap("voice", 50), carried("film", "WLAN"))`. Whatever else a story claims
+is one more function of this kind.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from labs.flows import DIRECTIONS, Download, Stream, octets_in
+from labs.flows import DIRECTIONS, Download, Stream, Window, octets_in
 from labs.recording import Played, Recording, directions_of
 
 
@@ -119,26 +119,21 @@ def goes_on(flow: str) -> Judge:
     return judge
 
 
-def throughput(flows: Sequence[str], at_least: float, link: str, name: str | None = None) -> Judge:
-    """What all these flows brought down together in the steady part, as a multiple of the link's rate.
-
-    Counted is what the access links carried, since that is what their rates limit.
-    """
+def goodput(flows: Sequence[str], at_least: float, of: str, what: str) -> Judge:
+    """What arrived of all these flows together in the steady part, as a multiple of what arrived in the phase `of`."""
 
     def judge(recording: Recording, played: Played) -> list[Check]:
-        seconds = (played.after.time - played.before.time) / 1e9
-        octets = sum(
-            played.after.octets(carrier, flow, "down") - played.before.octets(carrier, flow, "down")
-            for carrier in recording.links
-            for flow in flows
-        )
-        rate = recording.links[link][0]
-        assert rate is not None
-        what = name or " and ".join(flows)
-        ratio = round(octets * 8 / seconds / rate, 3)
-        return [Check(f"{played.name}: {what} together, of one link", ratio, f"x {link}", at_least, at_least=True)]
+        rates = [_goodput(recording, phase, flows) for phase in (played, recording.phase(of))]
+        ratio = round(rates[0] / rates[1], 3) if rates[1] else 0.0
+        return [Check(f"{played.name}: {what}", ratio, f"x {of}", at_least, at_least=True)]
 
     return judge
+
+
+def _goodput(recording: Recording, played: Played, flows: Sequence[str]) -> float:
+    """Octets of payload a second."""
+    steady = Window(played.before.time, played.after.time)
+    return sum(recording.octets(flow, steady) for flow in flows) * 1e9 / (steady.end - steady.start)
 
 
 def ordered(flow: str, at_most: float) -> Judge:
@@ -158,6 +153,16 @@ def registered(count: int) -> Judge:
     def judge(_: Recording, played: Played) -> list[Check]:
         name = f"{played.name}: care-of addresses registered"
         return [Check(name, played.registered, "", count, at_least=True)]
+
+    return judge
+
+
+def says_of_itself(state: str) -> Judge:
+    """What the mobile node's status was when the phase had settled."""
+
+    def judge(_: Recording, played: Played) -> list[Check]:
+        name = f"{played.name}: mobile node is {state.replace('_', ' ')}"
+        return [Check(name, int(played.state == state), "", 1, at_least=True)]
 
     return judge
 

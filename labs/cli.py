@@ -14,18 +14,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from labs.car import CAR_SCENARIO
 from labs.html import page
 from labs.namespaces import NETNS, RUN, Lab, LabError, labels, missing, namespace, node_names, remove
 from labs.node import AGENT_FILES
-from labs.plain import PLAIN
 from labs.result import Report
 from labs.runner import Runner, wait_for_addresses
 from labs.scenario import Scenario
+from labs.scenarios import SCENARIOS
 from labs.view import View
 
 FORMS = ("json", "html", "png")
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (CAR_SCENARIO, PLAIN)}
 
 
 def add_parser(commands: Any) -> None:

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 POLL = 0.02  # seconds between two looks at a condition
+DAEMON_LIMIT = 20.0  # seconds until a daemon answers
 _LABEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 _AS_IT_IS: Mapping[str, Any] = MappingProxyType({})
@@ -116,6 +117,8 @@ class Lab:
             node.configure(self.topology, netem=self.links.netem)
         for node in self.nodes.values():
             node.connect()
+            if node.node.nftables:
+                node.run("nft", "-f", "-", stdin=node.node.nftables)
             if ruleset := render.counters(self.topology, node.node, self.flows):
                 node.run("nft", "-f", "-", stdin=ruleset)
 
@@ -130,7 +133,7 @@ class Lab:
         """Start one, with the overrides that `start_daemons` was given, and wait until it answers."""
         variables = clock.variables(self._clock) if self._own_clock else {}
         node.start_daemon(program, variables, **self._overrides)
-        self.until(partial(node.status, program), 10, f"{program} on {node.name} answers")
+        self.until(partial(node.status, program), DAEMON_LIMIT, f"{program} on {node.name} answers")
 
     def set_clock(self, time: float) -> None:
         """The daemons' time of day is this, in seconds since 1970, and goes on from there."""

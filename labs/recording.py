@@ -45,7 +45,8 @@ class Played:
     """A phase as it was played.
 
     `window` is the whole of it, from what happened first to its end; `before` and `after` bound its steady part.
-    `moments` are the times at which its actions were done; `registered`: BIDs that both ends agreed on.
+    `moments` are the times at which its actions were done; `registered`: BIDs that both ends agreed on; `state`: what
+    the mobile node said of itself.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Played:
     after: Sample
     moments: tuple[int, ...] = ()
     registered: int = 0
+    state: str = ""
 
     def packets(self, link: str, flow: str, direction: str) -> int:
         """Packets of a flow that a link carried in the steady part."""
@@ -85,6 +87,9 @@ class Recording:
     def whole(self) -> Window:
         """From the first phase's beginning to the last one's end."""
         return Window(self.phases[0].window.start, self.phases[-1].window.end)
+
+    def phase(self, name: str) -> Played:
+        return next(played for played in self.phases if played.name == name)
 
     def flow(self, name: str) -> Stream | Download:
         return next(flow for flow in self.flows if flow.name == name)

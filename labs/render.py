@@ -19,6 +19,7 @@ _INNER = {
     4: (4, 9, 20),
 }  # by version: its number in a tunnel, octet of the protocol, size of the header
 _SYSCTL = "net.ipv6.conf"
+_BRIDGE = "br0"
 _AS_FAST_AS_THE_MACHINE = 10_000_000_000  # bit/s
 _LEAST_LIMIT = 100  # packets
 _LAST_RESORT = 4096  # metric behind that of every other route to the same destination
@@ -79,6 +80,8 @@ def sysctls(node: Node) -> list[str]:
         for key in ("disable_ipv6=0", "accept_dad=0", "accept_ra=0", "keep_addr_on_down=1")
     ]
     settings.append(f"{_SYSCTL}.all.forwarding={int(node.forwarding)}")
+    settings.append(f"net.ipv4.ip_forward={int(node.forwarding)}")
+    settings += [f"net.ipv4.conf.{scope}.rp_filter=0" for scope in ("all", "default")]  # several uplinks
     for interface in node.interfaces:
         key = f"{_SYSCTL}.{interface.name.replace('.', '/')}"
         # 2: also on a node that forwards, where Linux otherwise ignores router advertisements
@@ -90,8 +93,14 @@ def sysctls(node: Node) -> list[str]:
 def interface_commands(node: Node) -> list[str]:
     """`ip -batch` lines, inside the node: addresses, interfaces up."""
     commands = ["link set lo up"]
+    if node.switch:
+        commands += [f"link add {_BRIDGE} type bridge mcast_snooping 0", f"link set {_BRIDGE} up"]
     for interface in node.interfaces:
-        commands += [f"address add {address} dev {interface.name} nodad" for address in interface.addresses]
+        if node.switch:
+            commands.append(f"link set {interface.name} master {_BRIDGE}")
+        for address in interface.addresses:
+            nodad = " nodad" if address.version == 6 else ""
+            commands.append(f"address add {address} dev {interface.name}{nodad}")
         if interface.token is not None:
             commands.append(f"token set {interface.token} dev {interface.name}")
         commands.append(f"link set {interface.name} up")
@@ -186,7 +195,7 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
     rules: list[str] = []
     flows = tuple(flows)
     for name, link in topology.access_links.items():
-        (counting, interface), _ = link.ends
+        counting, interface = link.counted_at
         if counting != node.name:
             continue
         for direction, side, port in ((DOWN, "oifname", "sport"), (UP, "iifname", "dport")):

@@ -17,7 +17,6 @@ from labs import clock
 from labs.acting import carry_out
 from labs.actions import Carrier
 from labs.checks import Check, whole_story
-from labs.counters import Sampler
 from labs.flows import (
     DIRECTIONS,
     DOWN,
@@ -31,6 +30,7 @@ from labs.flows import (
 )
 from labs.logs import agents_reports
 from labs.namespaces import NETNS, Lab, LabError, NotInTime
+from labs.netfilter import Sampler
 from labs.recording import Ends, Mark, Played, Recording, Sample, directions_of
 from labs.render import TOTAL
 from labs.result import Report
@@ -96,8 +96,7 @@ class Runner:
         lab.start_daemons(log_format="json", **overrides)
         if self._agents():
             self.dataplane = str(self._status("mobilenode")["dataplane"])
-            first = self.scenario.phases[0].registered
-            registered = self._registered(first)
+            registered, _ = self._registered(self.scenario.phases[0])
             self.view.note(f"{registered} care-of addresses registered after {time.monotonic() - began:.1f} s")
         self._start_traffic()
 
@@ -135,14 +134,14 @@ class Runner:
             self.marks.append(Mark(moments[-1], action.says))
             if isinstance(action, Carrier):
                 self.carrier[action.link] = action.up
-        registered = self._registered(phase.registered)
+        registered, state = self._registered(phase)
         if phase.registered is not None and phase.does:
             self.view.note(f"registered anew after {(time.monotonic_ns() - began) / 1e6:.0f} ms")
         self._settle(phase)
         before, steady = self.sampler.now(), time.monotonic()
         self._watch(lambda: time.monotonic() - steady >= phase.lasts, phase.lasts + 1, "the end of the phase")
         window = Window(start, time.monotonic_ns())
-        played = Played(phase.name, window, before, self.sampler.now(), tuple(moments), registered)
+        played = Played(phase.name, window, before, self.sampler.now(), tuple(moments), registered, state)
         self._note(phase, played)
         return played
 
@@ -238,15 +237,23 @@ class Runner:
                 return node.status(program) or {}
         raise LabError(f"no node runs {program}")
 
-    def _registered(self, wanted: frozenset[int] | None) -> int:
-        """Wait for both ends to hold exactly these BIDs, with the same addresses; give how many they agree on."""
+    def _registered(self, phase: Phase) -> tuple[int, str]:
+        """Wait for both ends to hold exactly the phase's BIDs, with the same addresses, and for its state.
+
+        Gives how many they agree on, and the state.
+        """
+        wanted = phase.registered
         if wanted is None:
-            return 0
+            return 0, ""
+
+        def reached() -> bool:
+            return self._agreed().keys() == wanted and self._status("mobilenode").get("state") == phase.state
+
         try:
-            self._watch(lambda: self._agreed().keys() == wanted, REGISTRATION_LIMIT, "registration")
+            self._watch(reached, REGISTRATION_LIMIT, "registration")
         except NotInTime as error:
             self.view.note(str(error))
-        return len(self._agreed().keys() & wanted)
+        return len(self._agreed().keys() & wanted), str(self._status("mobilenode").get("state"))
 
     def _agreed(self) -> dict[int, str]:
         """BID and care-of address of every binding that both the mobile node and its home agent hold as active."""
@@ -264,7 +271,7 @@ class Runner:
 
     def _counting(self) -> list[Path]:
         """The namespaces of the nodes that count."""
-        names = dict.fromkeys(link.ends[0][0] for link in self.scenario.topology.access_links.values())
+        names = dict.fromkeys(link.counted_at[0] for link in self.scenario.topology.access_links.values())
         return [NETNS / self.lab[name].namespace for name in names]
 
     def _stream_files(self, flow: str, direction: str) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from labs.actions import Action, Carrier, Change, SetClock
-from labs.checks import Judge, carried, gap, goes_on, lost, registered
+from labs.checks import Judge, carried, gap, goes_on, lost, registered, says_of_itself
 from labs.flows import DIRECTIONS, Download, Flow
 from labs.recording import directions_of
 from labs.topology import Topology
@@ -22,7 +22,8 @@ Route = str | Mapping[str, str]  # a link, or one for each direction
 class Phase:
     """A part of the story. It begins with what happens and ends `lasts` seconds after all flows have found their link.
 
-    `registered`: the BIDs that both ends hold once it has settled (None: no agents). `on_link`: the access link of each
+    `registered`: the BIDs that both ends hold once it has settled (None: no agents), and `state` what the mobile node
+    says of itself then. `on_link`: the access link of each
     flow then, or a mapping from direction to link. `lossless`: streams none of whose packets, sent from the first
     moment of the phase on, may be lost. `gap_limit`: the longest time in milliseconds that a stream may be interrupted.
     `checks`: whatever else must hold.
@@ -33,6 +34,7 @@ class Phase:
     lasts: float
     does: tuple[Action, ...] = ()
     registered: frozenset[int] | None = None
+    state: str = "registered"
     on_link: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     lossless: tuple[str, ...] = ()
     gap_limit: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -82,7 +84,7 @@ class Scenario:
         """All that is judged of a phase."""
         flows = {flow.name: flow for flow in self.flows}
         if phase.registered is not None:
-            yield registered(len(phase.registered))
+            yield registered(len(phase.registered)) if phase.registered else says_of_itself(phase.state)
         for flow in phase.on_link:
             routes = route_of(phase, flows[flow])
             if len(set(routes.values())) == 1:

@@ -19,10 +19,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any
 
 from labs.emulation import DEFAULT_QUEUE, Quality
+from mip6.forwarding import IPAddress, IPNetwork
 
 _NODE_NAME = re.compile(r"[a-z][a-z0-9]*")
 _INTERFACE_NAME = re.compile(r"[a-z][a-z0-9.]{0,14}")  # Linux: at most 15 characters
@@ -63,7 +64,7 @@ class Interface:
     """
 
     name: str
-    addresses: tuple[IPv6Interface, ...] = ()
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
     autoconf: bool = False
     dad: bool = False
     token: IPv6Address | None = None
@@ -78,9 +79,9 @@ class Interface:
 class Route:
     """A static route. Without a device it is of type `unreachable`: what nothing better matches ends here."""
 
-    destination: IPv6Network
+    destination: IPNetwork
     device: str | None = None
-    via: IPv6Address | None = None
+    via: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,18 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One network namespace."""
+    """One network namespace. `nftables` is a ruleset for it, as nft reads it: a NAT, or packets that are dropped.
+
+    A `switch` joins all its interfaces into one link by a bridge; it has nothing else.
+    """
 
     name: str
     interfaces: tuple[Interface, ...] = ()
     routes: tuple[Route, ...] = ()
     forwarding: bool = False
     daemons: tuple[Daemon, ...] = ()
+    nftables: str = ""
+    switch: bool = False
 
     def __post_init__(self) -> None:
         if not _NODE_NAME.fullmatch(self.name):
@@ -113,6 +119,8 @@ class Node:
         for route in self.routes:
             if route.device is not None and route.device not in names:
                 raise ValueError(f"node {self.name}: route to {route.destination} by unknown interface {route.device}")
+        if self.switch and (self.forwarding or self.routes or any(one.addresses for one in self.interfaces)):
+            raise ValueError(f"node {self.name}: a switch has no addresses and no routes")
         if not self.forwarding and any(interface.advertises for interface in self.interfaces):
             raise ValueError(f"node {self.name}: a node that advertises itself as router must forward")
 
@@ -129,10 +137,11 @@ class Link:
     """A point-to-point link between two interfaces, written `node:interface`.
 
     The figures are those of `labs.emulation.Quality`, for both directions, unless `up` gives others for the direction
-    from `b` to `a`. A link with a `name` is an access link: traffic is counted on it, in the node of end `a`, which is
-    the side of the infrastructure. `emulated`: its figures may change while the lab runs, and it can be cut; a link
-    with delay, jitter or loss is so by itself. `modem`: both ends are devices of raw IP without Ethernet header, as a
-    cellular modem's; it is emulated too, and a loss of its carrier may be told up to a second late.
+    from `b` to `a`. A link with a `name` is an access link: traffic is counted on it, where the router of end `a`,
+    which is the side of the infrastructure, forwards it, or at `counted` (`node:interface`). `emulated`: its figures
+    may change while the lab runs, and it can be cut; a link with delay, jitter or loss is so by itself. `modem`: both
+    ends are devices of raw IP without Ethernet header, as a cellular modem's; it is emulated too, and a loss of its
+    carrier may be told up to a second late.
     """
 
     a: str
@@ -147,6 +156,7 @@ class Link:
     up: Quality | None = None
     emulated: bool = False
     modem: bool = False
+    counted: str | None = None
     qualities: tuple[Quality, Quality] = field(init=False)  # from `a` to `b`, and back
 
     def __post_init__(self) -> None:
@@ -158,6 +168,12 @@ class Link:
         """(node, interface) of both ends."""
         (a, a_interface), (b, b_interface) = self.a.split(":"), self.b.split(":")
         return (a, a_interface), (b, b_interface)
+
+    @property
+    def counted_at(self) -> tuple[str, str]:
+        """(node, interface) of the router that counts."""
+        node, interface = (self.counted or self.a).split(":")
+        return node, interface
 
     @property
     def is_emulated(self) -> bool:
@@ -222,7 +238,7 @@ def interface(
     """An Interface from text: `interface("eth0", "2001:db8::1/64")`."""
     return Interface(
         name,
-        tuple(IPv6Interface(address) for address in addresses),
+        tuple(ip_interface(address) for address in addresses),
         autoconf=autoconf,
         dad=dad,
         token=None if token is None else IPv6Address(token),
@@ -232,8 +248,8 @@ def interface(
 
 def route(destination: str, device: str | None = None, via: str | None = None) -> Route:
     """A Route from text; `default` is ::/0. Without a device the destination is unreachable."""
-    network = IPv6Network("::/0" if destination == "default" else destination)
-    return Route(network, device, None if via is None else IPv6Address(via))
+    network = ip_network("::/0" if destination == "default" else destination)
+    return Route(network, device, None if via is None else ip_address(via))
 
 
 def advertise(prefix: str, **settings: object) -> Advertisement:

@@ -201,6 +201,7 @@ class Traffic:
         sock = socket.socket(_FAMILIES[flow.family], socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, flow.window)
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # flows may have ports next to each other
         sock.bind((self.spec.local[flow.family], flow.port + number))  # it tells the connections apart
         await asyncio.get_running_loop().sock_connect(sock, (self.spec.remote[flow.family], flow.port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)

@@ -68,9 +68,7 @@ class View:
         for check in report.checks:
             mark = self._paint(_GREEN, "✓") if check.passed else self._paint(_RED, "✗")
             relation = "≥" if check.at_least else "≤"
-            value, limit = f"{check.value:,.10g}", f"{check.limit:,.10g}"
-            if isinstance(check.value, float):
-                value = f"{check.value:,.1f}"
+            value, limit = f"{round(check.value, 3):,.10g}", f"{check.limit:,.10g}"
             unit = "" if check.unit == "" else f" {check.unit}"
             self._print(
                 f"  {mark} {check.name:<{width}}  {value:>10}{unit} {self._paint(_DIM, f'({relation} {limit})')}"

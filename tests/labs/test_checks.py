@@ -102,10 +102,14 @@ def test_honest_repeats_are_all_due(recording: Recording) -> None:
         assert (report.lost, report.duplicated) == fate
 
 
-def test_throughput_is_a_multiple_of_one_link(recording: Recording) -> None:
-    # 2,000 packets of 1,000 octets in a second are 16 Mbit/s
-    assert judged(recording, checks.throughput(("film",), 0.75, WLAN), 0) == [(0.8, True)]
-    assert judged(recording, checks.throughput(("film",), 0.75, WLAN), 1) == [(0.2, False)]
+def test_goodput_is_a_multiple_of_another_phase(recording: Recording) -> None:
+    film = {
+        "film-0": Ends([], [Record(octets, 0, time * MS) for octets, time in ((1000, 10), (9000, 990), (9100, 1100))]),
+        "film-1": Ends([], [Record(octets, 0, time * MS) for octets, time in ((1000, 1010), (4900, 1900))]),
+    }
+    found = replace(recording, downloads=film)
+    assert judged(found, checks.goodput(("film",), 1.85, "no link", "both"), 0) == [(2.051, True)]
+    assert judged(found, checks.goodput(("film",), 1.85, "one link", "one"), 1) == [(0.487, False)]
 
 
 def test_the_whole_story_misses_octets_and_finds_repeats(recording: Recording) -> None:

@@ -1,7 +1,11 @@
-"""Reads the counters of `labs.render.counters` in running nodes by nfnetlink, without a process each time."""
+"""The netfilter of running nodes, by nfnetlink and so without a process each time.
+
+The counters of `labs.render.counters`, read often; and the mappings of a NAT, forgotten.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -15,9 +19,10 @@ from labs.render import COUNTER_TABLE
 
 INTERVAL = 0.1  # seconds between two samples
 
-_GET_OBJECT, _NEW_OBJECT = 0x0A13, 0x0A12  # NFNL_SUBSYS_NFTABLES and the message, linux/netfilter/nf_tables.h
+# Subsystem and message of linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_conntrack.h
+_GET_OBJECT, _NEW_OBJECT, _DELETE_CONNECTION = 0x0A13, 0x0A12, 0x0102
 _NETLINK_NETFILTER = 12
-_REQUEST_DUMP = 0x301
+_REQUEST_ACK, _REQUEST_DUMP = 0x5, 0x301
 _DONE, _ERROR = 3, 2
 _INET = 1  # NFPROTO_INET
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_DATA = 1, 2, 4
@@ -31,32 +36,50 @@ class CounterReader:
     """The counters of one node."""
 
     def __init__(self, namespace: Path) -> None:
-        with inside(namespace):
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket = _open(namespace)
 
     def read(self) -> Counters:
         """(packets, octets) by name."""
         table = COUNTER_TABLE.encode() + b"\0"
         attribute = struct.pack("=HH", 4 + len(table), _OBJECT_TABLE) + table + bytes(-len(table) % 4)
-        size = _HEADER.size + _FAMILY.size + len(attribute)
-        header = _HEADER.pack(size, _GET_OBJECT, _REQUEST_DUMP, 1, 0)
-        self._socket.send(header + _FAMILY.pack(_INET, 0, 0) + attribute)
-        found: Counters = {}
-        while True:
-            data = memoryview(self._socket.recv(_LARGEST))
-            while data:
-                length, kind, *_ = _HEADER.unpack_from(data)
-                if kind == _DONE:
-                    return found
-                if kind == _ERROR:
-                    raise OSError(-struct.unpack_from("=i", data, _HEADER.size)[0], "nfnetlink")
-                if kind == _NEW_OBJECT:
-                    name, counts = _object(data[_HEADER.size + _FAMILY.size : length])
-                    found[name] = counts
-                data = data[length + (-length % 4) :]
+        objects = _ask(self._socket, _GET_OBJECT, _REQUEST_DUMP, _INET, attribute)
+        return dict(_object(data) for kind, data in objects if kind == _NEW_OBJECT)
 
     def close(self) -> None:
         self._socket.close()
+
+
+def forget_mappings(namespace: Path) -> None:
+    """A node forgets every connection that its NAT knows."""
+    with _open(namespace) as connection:
+        for _ in _ask(connection, _DELETE_CONNECTION, _REQUEST_ACK, 0, b""):
+            pass
+
+
+def _open(namespace: Path) -> socket.socket:
+    with inside(namespace):
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+
+
+def _ask(
+    connection: socket.socket, kind: int, flags: int, family: int, body: bytes
+) -> Iterator[tuple[int, memoryview]]:
+    """Type and attributes of every message of the answer. OSError when the kernel refuses."""
+    size = _HEADER.size + _FAMILY.size + len(body)
+    connection.send(_HEADER.pack(size, kind, flags, 1, 0) + _FAMILY.pack(family, 0, 0) + body)
+    while True:
+        data = memoryview(connection.recv(_LARGEST))
+        while data:
+            length, answer, *_ = _HEADER.unpack_from(data)
+            if answer == _DONE:
+                return
+            if answer == _ERROR:
+                [error] = struct.unpack_from("=i", data, _HEADER.size)
+                if error:
+                    raise OSError(-error, f"nfnetlink: {os.strerror(-error)}")
+                return
+            yield answer, data[_HEADER.size + _FAMILY.size : length]
+            data = data[length + (-length % 4) :]
 
 
 def _object(data: memoryview) -> tuple[str, tuple[int, int]]:

@@ -1,0 +1,19 @@
+"""All scenarios there are, in the order of `mip6 lab list`."""
+
+from __future__ import annotations
+
+from labs.airport import AIRPORT
+from labs.car import CAR_SCENARIO
+from labs.plain import PLAIN
+from labs.returning import RETURNING_HOME
+from labs.scenario import Scenario
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        CAR_SCENARIO,
+        AIRPORT,
+        RETURNING_HOME,
+        PLAIN,
+    )
+}
