@@ -117,7 +117,13 @@ class HomeAgent:
 
     def forwarding_table(self) -> ForwardingTable:
         """The whole desired state of the data plane; nodes that did not change are the same objects."""
-        return ForwardingTable(End.HOME_AGENT, self.settings.address, dict(self._forwarding))
+        return ForwardingTable(
+            End.HOME_AGENT,
+            self.settings.address,
+            dict(self._forwarding),
+            ipv4_address=self.settings.ipv4_address,
+            zero_checksum=self.settings.udp_zero_checksum,
+        )
 
     def kernel_state(self) -> actions.KernelState:
         """The whole desired state of routes and proxied neighbours."""

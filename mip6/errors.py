@@ -1,15 +1,13 @@
-"""ICMP errors of the data plane: for the senders of inner packets, and from routers about outer ones."""
+"""ICMP errors of the data plane for the senders of inner packets."""
 
 from __future__ import annotations
 
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
-from mip6.events import PathMtuChanged
-from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, ForwardingTable, IPAddress
-from mip6.lookup import Lookup
+from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, ForwardingTable, IPAddress
 from mip6.numbers import Icmp6Type, IcmpType, Protocol
-from mip6.packet import Parsed, parse
+from mip6.packet import Parsed
 from mip6.wire import internet_checksum, pseudo_header
 
 HOP_LIMIT = 64
@@ -100,43 +98,6 @@ def ipv4_header(
     return start + internet_checksum(start + addresses).to_bytes(2, "big") + addresses
 
 
-def path_mtu_changed(lookup: Lookup, message: bytes) -> PathMtuChanged | None:
-    """The event for an ICMPv6 message, if it is a packet too big about a packet of a tunnel of the table and lowers its
-    MTU. One that names less than 1280 is discarded (RFC 8201 §4)."""
-    quoted = message[8:]
-    if len(quoted) < IPV6_HEADER or message[0] != Icmp6Type.PACKET_TOO_BIG or quoted[0] >> 4 != 6:
-        return None
-    inside = quoted[6]
-    if inside == Protocol.FRAGMENT and len(quoted) > IPV6_HEADER:
-        inside = quoted[IPV6_HEADER]
-    if inside not in (Protocol.IPV6, Protocol.IPV4):
-        return None
-    mtu = int.from_bytes(message[4:8], "big")
-    local, remote = IPv6Address(quoted[8:24]), IPv6Address(quoted[24:40])
-    known = max((tunnel.mtu for _, tunnel in lookup.between(local, remote)), default=0)
-    return PathMtuChanged(local, remote, mtu) if MINIMUM_MTU <= mtu < known + IPV6_HEADER else None
-
-
-def relayed_too_big(lookup: Lookup, message: bytes) -> bytes | None:
-    """The error for the inner sender that follows from a packet too big about an outer packet, when so much of the
-    inner packet is quoted that its sender is known, and it must be made smaller (RFC 2473 §8.1, §8.2)."""
-    changed = path_mtu_changed(lookup, message)
-    inner = message[8 + IPV6_HEADER :]
-    if changed is None or message[8 + 6] == Protocol.FRAGMENT:
-        return None
-    quoted, size = _parse_quoted(inner)
-    if quoted is None or not forwardable(quoted.source):
-        return None
-    mtu = largest(quoted, changed.mtu - IPV6_HEADER)
-    if size <= mtu:
-        return None
-    inside = quoted.source if lookup.table.end is End.MOBILE_NODE else quoted.destination
-    owner = lookup.owner(inside)
-    if all(node is not owner for node, _ in lookup.between(changed.local, changed.remote)):
-        return None  # nothing that was ever sent through this tunnel
-    return error_about(lookup.table, inner, quoted, Error.TOO_BIG, mtu)
-
-
 def largest(packet: Parsed, mtu: int) -> int:
     """How large a packet may be that goes through a tunnel of that MTU; past it, the sender is told (RFC 2473 §7).
 
@@ -145,11 +106,3 @@ def largest(packet: Parsed, mtu: int) -> int:
     if packet.version == 6:
         return max(mtu, MINIMUM_MTU)
     return mtu if packet.dont_fragment else 0xFFFF
-
-
-def _parse_quoted(inner: bytes) -> tuple[Parsed | None, int]:
-    """A packet as far as an error quotes it, and its whole size."""
-    if inner[:1] >= b"\x60":
-        here = max(len(inner) - IPV6_HEADER, 0).to_bytes(2, "big")
-        return parse(inner[:4] + here + inner[6:]), IPV6_HEADER + int.from_bytes(inner[4:6], "big")
-    return parse(inner[:2] + len(inner).to_bytes(2, "big") + inner[4:]), int.from_bytes(inner[2:4], "big")

@@ -1,7 +1,7 @@
 """What a forwarding table means: the reference of every data plane.
 
 `encapsulate` is for packets that the routes sent into the tunnel device, `decapsulate` for outer packets of an access
-link, after the kernel has put their fragments together. `mip6.errors` has what follows from ICMP errors.
+link, after the kernel has put their fragments together. `mip6.pathmtu` has what follows from ICMP errors about these.
 
 Hop limit (RFC 2473 §3.1): one decrement per tunnel. The kernel has made it when it forwarded a packet into the tunnel
 device, and a packet that starts on this machine is not forwarded; so nothing is decremented here. Behind the tunnel the
@@ -19,13 +19,11 @@ from mip6.lookup import Lookup
 from mip6.matching import matches
 from mip6.memory import Memory, SharedFlow
 from mip6.numbers import Protocol
+from mip6.outer import INSIDE, outer_packets
 from mip6.packet import Parsed, parse
 from mip6.sharing import flow_of
 
-OUTER_HOP_LIMIT = 64  # RFC 2473 §6.3: the default of the node
-_FRAGMENT_HEADER = 8
 _CONGESTION_EXPERIENCED, _ECT1, _ECT0 = 3, 1, 2
-_INSIDE = {6: Protocol.IPV6, 4: Protocol.IPV4}  # what the outer header calls an inner packet of that version
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +47,16 @@ class Encapsulated:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The header of an outer packet: `protocol` 41 or 4."""
+    """The headers of an outer packet. `protocol`: 41, 4 or 17, with UDP and then its source and destination `ports`.
+
+    The UDP checksum is not looked at here: a socket does, and the inner packet has its own.
+    """
 
     source: IPAddress
     destination: IPAddress
     traffic_class: int
     protocol: int = Protocol.IPV6
+    ports: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +117,22 @@ def encapsulate(
     limit = largest(parsed, min(tunnel.mtu for tunnel in tunnels))
     if len(packet) > limit:  # RFC 2473 §7.1 (a), §7.2 (a)
         return Dropped(DropReason.TOO_BIG, error_about(table, packet, parsed, Error.TOO_BIG, limit))
-    copies = (Copy(one, _outer(one, packet, parsed, identification)) for one in tunnels)
-    return Encapsulated(node, len(packet), tuple(copies), flow)
+    copies = tuple(
+        Copy(one, outer_packets(one, packet, parsed.traffic_class, identification, table.zero_checksum))
+        for one in tunnels
+    )
+    return Encapsulated(node, len(packet), copies, flow)
 
 
 def decapsulate(lookup: Lookup, outer: Arrival, inner: bytes, memory: Memory, now: float) -> Delivered | Dropped:
     """What becomes at `now` of `inner`, the payload of an outer packet."""
-    candidates = lookup.between(outer.destination, outer.source)
+    ports = outer.ports and (outer.ports[1], outer.ports[0])
+    candidates = lookup.between(outer.destination, outer.source, ports)
     if not candidates:
         known = lookup.is_local(outer.destination)
         return Dropped(DropReason.UNKNOWN_OUTER_SOURCE if known else DropReason.UNKNOWN_OUTER_DESTINATION)
-    if inner and _INSIDE.get(inner[0] >> 4) != outer.protocol:
+    inside = INSIDE.get(inner[0] >> 4) if inner else None
+    if inner and (inside is None or outer.protocol not in (inside, Protocol.UDP)):
         return Dropped(DropReason.INNER_PROTOCOL)
     parsed = parse(inner)
     if parsed is None:
@@ -156,29 +163,6 @@ def decapsulated_ecn(inner: int, outer: int) -> int | None:
     if inner == _ECT0 and outer == _ECT1:
         return _ECT1
     return inner
-
-
-def outer_header(tunnel: Tunnel, version: int, traffic_class: int) -> tuple[bytes, bytes]:
-    """What stands before and behind the payload length: DSCP and ECN copied (RFC 2473 §6.4, RFC 6040 §4.1)."""
-    behind = bytes((_INSIDE[version], OUTER_HOP_LIMIT)) + tunnel.local.packed + tunnel.remote.packed
-    return (6 << 28 | traffic_class << 20).to_bytes(4, "big"), behind
-
-
-def _outer(tunnel: Tunnel, packet: bytes, parsed: Parsed, identification: int) -> tuple[bytes, ...]:
-    """The outer packet, or its fragments when the inner one is larger than the tunnel MTU (RFC 2473 §7.1, §7.2 (b))."""
-    before, behind = outer_header(tunnel, parsed.version, parsed.traffic_class)
-    if len(packet) <= tunnel.mtu:
-        return (before + len(packet).to_bytes(2, "big") + behind + packet,)
-    inside = behind[:1]
-    behind = bytes((Protocol.FRAGMENT,)) + behind[1:]
-    step = tunnel.mtu - _FRAGMENT_HEADER & ~7
-    fragments = []
-    for at in range(0, len(packet), step):
-        part = packet[at : at + step]
-        field = at | (at + step < len(packet))
-        header = inside + b"\0" + field.to_bytes(2, "big") + identification.to_bytes(4, "big")
-        fragments.append(before + (len(part) + _FRAGMENT_HEADER).to_bytes(2, "big") + behind + header + part)
-    return tuple(fragments)
 
 
 def _with_ecn(packet: bytes, ecn: int) -> bytes:

@@ -114,7 +114,8 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class ForwardingTable:
     """Everything the data plane does. `address` is this agent's own address, the source of its ICMPv6 errors;
-    `ipv4_address`, if it has one, that of its ICMPv4 errors.
+    `ipv4_address`, if it has one, that of its ICMPv4 errors. `zero_checksum`: UDP encapsulation over IPv6 goes without
+    a checksum (RFC 6935).
 
     A home agent encapsulates packets whose inner *destination* a node owns and accepts tunnel packets whose inner
     *source* their sender owns. A mobile node has exactly one entry, itself, and does the reverse.
@@ -125,6 +126,7 @@ class ForwardingTable:
     nodes: Mapping[IPv6Address, Node] = field(default_factory=lambda: MappingProxyType({}))
     eliminate_duplicates: bool = False
     ipv4_address: IPv4Address | None = None
+    zero_checksum: bool = False
 
 
 class DropReason(StrEnum):

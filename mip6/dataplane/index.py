@@ -8,6 +8,7 @@ from ipaddress import IPv6Address
 from operator import itemgetter
 
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.lookup import Ports, ports_of
 
 
 class Index:
@@ -18,7 +19,7 @@ class Index:
         self._nodes: dict[IPv6Address, Node] = {}
         # by IP version; by prefix length, longest first; by prefix: the nodes that have it, lowest home address first
         self._owners: dict[int, dict[int, dict[int, list[tuple[IPv6Address, Node]]]]] = {4: {}, 6: {}}
-        self._tunnels: dict[tuple[IPAddress, IPAddress], list[tuple[Node, Tunnel]]] = {}
+        self._tunnels: dict[tuple[IPAddress, IPAddress, Ports], list[tuple[Node, Tunnel]]] = {}
         self._locals: dict[tuple[IPAddress, str | None], int] = {}  # how many tunnels leave by it
 
     def set_table(self, table: ForwardingTable) -> list[IPv6Address]:
@@ -47,11 +48,11 @@ class Index:
                 return found[0][1]
         return None
 
-    def between(self, local: IPAddress, remote: IPAddress) -> Sequence[tuple[Node, Tunnel]]:
-        return self._tunnels.get((local, remote), ())
+    def between(self, local: IPAddress, remote: IPAddress, ports: Ports = None) -> Sequence[tuple[Node, Tunnel]]:
+        return self._tunnels.get((local, remote, ports), ())
 
     def is_local(self, address: IPAddress) -> bool:
-        if self.table.end is End.HOME_AGENT and address == self.table.address:
+        if self.table.end is End.HOME_AGENT and address in (self.table.address, self.table.ipv4_address):
             return True
         return any(local == address for local, _ in self._locals)
 
@@ -68,7 +69,7 @@ class Index:
             owners = self._owners[version].setdefault(length, {}).setdefault(prefix, [])
             insort(owners, (node.home_address, node), key=itemgetter(0))
         for tunnel in node.tunnels:
-            self._tunnels.setdefault((tunnel.local, tunnel.remote), []).append((node, tunnel))
+            self._tunnels.setdefault((tunnel.local, tunnel.remote, ports_of(tunnel)), []).append((node, tunnel))
             key = tunnel.local, tunnel.device
             self._locals[key] = self._locals.get(key, 0) + 1
 
@@ -79,7 +80,7 @@ class Index:
             if not owners[prefix]:
                 del owners[prefix]
         for tunnel in node.tunnels:
-            ends = tunnel.local, tunnel.remote
+            ends = tunnel.local, tunnel.remote, ports_of(tunnel)
             left = [one for one in self._tunnels.get(ends, ()) if one[0] is not node]
             if left:
                 self._tunnels[ends] = left

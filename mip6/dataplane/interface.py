@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mip6.events import PathMtuChanged
 from mip6.forwarding import DropReason, ForwardingTable
+from mip6.system.udp import UdpSockets
 
 OnPathMtu = Callable[[PathMtuChanged], None]
 """Told that the path between the ends of a tunnel carries less than the table says."""
@@ -58,6 +59,9 @@ class DataPlane(Protocol):
 
     def set_table(self, table: ForwardingTable) -> None:
         """From now on this table holds."""
+
+    def use_udp(self, sockets: UdpSockets) -> None:
+        """Send and receive what is encapsulated in UDP by these sockets, which signalling has as well."""
 
     def deliver(self, packet: bytes) -> None:
         """Hand a packet to the local stack, as if it had come out of a tunnel."""

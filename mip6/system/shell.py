@@ -121,6 +121,7 @@ class Shell:
             stack.callback(self._udp.close)
             try:
                 self._dataplane = choose(self._kind, self._device, self._mtu, self.handle)
+                self._dataplane.use_udp(self._udp)
                 self._dataplane.start()
             except (DataPlaneError, TunError) as error:
                 raise UnusableError(str(error)) from error

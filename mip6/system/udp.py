@@ -25,9 +25,9 @@ DATAGRAMS_PER_TURN = 64  # then the loop sees to its other work
 MAXIMUM_DATAGRAM = 65536
 BUFFER = 4 << 20
 _CONTROL_ROOM = 512  # the error queue quotes an address beside the error
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NO_CHECK = 32, 33, 11
 _IP_RECVERR, _IP_MTU_DISCOVER, _IP_RECVTOS, _IP_FREEBIND = 11, 10, 13, 15
-_IPV6_RECVERR, _IPV6_MTU_DISCOVER, _IPV6_FREEBIND = 25, 23, 78
+_IPV6_RECVERR, _IPV6_MTU_DISCOVER, _IPV6_AUTOFLOWLABEL, _IPV6_FREEBIND = 25, 23, 70, 78
 _PMTUDISC_WANT = 1  # don't fragment on the way; what is larger than the known path MTU is fragmented here
 _UDP_NO_CHECK6_TX, _UDP_NO_CHECK6_RX = 101, 102  # RFC 6935
 _MSG_ERRQUEUE = 0x2000
@@ -117,6 +117,7 @@ class UdpSockets:
                 for option in (_IPV6_FREEBIND, socket.IPV6_RECVTCLASS, _IPV6_RECVERR):
                     sock.setsockopt(socket.IPPROTO_IPV6, option, 1)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_WANT)
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_AUTOFLOWLABEL, 0)  # 0, as on all tunnel packets
                 if self._zero_checksum:
                     sock.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_TX, 1)
                     sock.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
@@ -124,6 +125,7 @@ class UdpSockets:
                 for option in (_IP_FREEBIND, _IP_RECVTOS, _IP_RECVERR):
                     sock.setsockopt(socket.IPPROTO_IP, option, 1)
                 sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_WANT)
+                sock.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # what is inside has its own checksum
             if endpoint.device is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, endpoint.device.encode())
             sock.bind((str(endpoint.address), endpoint.port))

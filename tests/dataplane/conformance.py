@@ -15,7 +15,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
-from mip6.forwarding import DropReason, FlowRule, ForwardingTable, Node
+from mip6.forwarding import DropReason, FlowRule, ForwardingTable, IPAddress, Node
 from mip6.numbers import Protocol
 from mip6.selectors import IPv4Selector, TrafficSelector
 from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER, PEER4, WLAN, table, udp, udp4
@@ -42,11 +42,12 @@ class In:
     table: ForwardingTable
     packet: bytes
     traffic_class: int = 0
-    source: IPv6Address = WLAN
-    destination: IPv6Address = AGENT
+    source: IPAddress = WLAN
+    destination: IPAddress = AGENT
     delivered: bytes | None = None
     drop: DropReason | None = None
     protocol: Protocol = Protocol.IPV6
+    ports: tuple[int, int] | None = None  # source and destination port of UDP
 
 
 def outer(bid: int, packet: bytes, traffic_class: int = 0) -> tuple[int, bytes]:

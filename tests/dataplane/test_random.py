@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mip6 import duplicates, memory
-from mip6.dataplane import userspace
+from mip6.dataplane import inside, outbound
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.errors import ipv4_header
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
@@ -259,8 +259,8 @@ class Stage:
 @pytest.fixture(autouse=True)
 def timeless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is forgotten because of time, which the reference and the plane see differently."""
-    monkeypatch.setattr(userspace, "ANSWERS_PER_SECOND", 1_000_000)
-    for module, name in ((memory, "FLOW_IDLE"), (userspace, "FLOW_IDLE"), (duplicates, "WINDOW")):
+    monkeypatch.setattr(inside, "ANSWERS_PER_SECOND", 1_000_000)
+    for module, name in ((memory, "FLOW_IDLE"), (outbound, "FLOW_IDLE"), (duplicates, "WINDOW")):
         monkeypatch.setattr(module, name, 1e9)
 
 

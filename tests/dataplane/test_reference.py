@@ -14,12 +14,12 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6
 from scapy.packet import Raw
 
 from mip6.dataplane.index import Index
-from mip6.errors import path_mtu_changed, relayed_too_big
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, decapsulated_ecn, encapsulate
-from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.forwarding import DropReason, Encapsulation, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.lookup import Plain
 from mip6.memory import Memory
 from mip6.numbers import Protocol
+from mip6.pathmtu import path_mtu_changed, relayed_too_big
 from mip6.selectors import IPv4Selector, IPv6Selector
 
 AGENT, HOME, PEER = IPv6Address("2001:db8:100::1"), IPv6Address("2001:db8:100::5"), IPv6Address("2001:db8:c::1")
@@ -329,7 +329,15 @@ PREFIXES = st.one_of(
         lambda pair: IPv4Network((pair[0], pair[1]), strict=False)
     ),
 )
-TUNNELS = st.builds(Tunnel, bid=st.integers(1, 3), local=ADDRESSES, remote=ADDRESSES, usable=st.booleans())
+TUNNELS = st.builds(
+    Tunnel,
+    bid=st.integers(1, 3),
+    local=ADDRESSES,
+    remote=ADDRESSES,
+    usable=st.booleans(),
+    encapsulation=st.sampled_from(Encapsulation),
+    remote_port=st.integers(1, 2),
+)
 NODES = st.builds(Node, ADDRESSES, st.lists(PREFIXES, max_size=3).map(tuple), st.lists(TUNNELS, max_size=3).map(tuple))
 TABLES = st.builds(
     lambda end, nodes: ForwardingTable(end, AGENT, {node.home_address: node for node in nodes}),
@@ -352,4 +360,6 @@ def test_index_answers_as_the_plain_table_after_every_change(
         for one, other in pairs:
             assert index.owner(one) is plain.owner(one)
             assert index.is_local(one) == plain.is_local(one)
-            assert {id(t) for _, t in index.between(one, other)} == {id(t) for _, t in plain.between(one, other)}
+            for ports in (None, (4191, 1), (4191, 2)):
+                found = {id(tunnel) for _, tunnel in index.between(one, other, ports)}
+                assert found == {id(tunnel) for _, tunnel in plain.between(one, other, ports)}
