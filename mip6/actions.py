@@ -142,6 +142,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to the `events.OperatorRequest` of this number, for whoever asked at the control socket."""
+
+    number: int
+    answer: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownComplete:
     """All goodbyes are said or given up: the daemon may exit."""
 
@@ -155,5 +163,6 @@ Action = (
     | AnnounceNeighbour
     | StoreNode
     | Report
+    | Answer
     | ShutdownComplete
 )

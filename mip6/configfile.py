@@ -26,15 +26,15 @@ class ConfigurationError(Exception):
 
 
 class Mistakes:
-    """The mistakes found so far in one file."""
+    """The mistakes found so far in one file, or (None) in what came otherwise."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.found: list[str] = []
 
     def add(self, key: str, text: str) -> None:
         """`text` says what is wrong with `key` and what was expected."""
-        self.found.append(f"{self.file}: {key}: {text}")
+        self.found.append(f"{key}: {text}" if self.file is None else f"{self.file}: {key}: {text}")
 
     def unique(self, values: Iterable[tuple[str, object]]) -> None:
         """Every value, given with its key, may stand only once."""
@@ -95,7 +95,7 @@ def tables(
 
 def _validate(mistakes: Mistakes, value: Any, name: str, model: type[SomeTable]) -> SomeTable | None:
     try:
-        return model.model_validate(value, context={"directory": mistakes.file.parent})
+        return model.model_validate(value, context={"directory": (mistakes.file or Path()).parent})
     except ValidationError as error:
         for one in error.errors(include_url=False):
             key = name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"])

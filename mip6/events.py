@@ -114,10 +114,11 @@ class RouterAdvertised:
 
 @dataclass(frozen=True, slots=True)
 class OperatorRequest:
-    """A command of the control socket that changes something: `revoke`, `deregister`, ..."""
+    """A command of the control socket that changes something. With a `number` it is answered by `actions.Answer`."""
 
     command: str
     arguments: Mapping[str, object] = field(default_factory=dict)
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

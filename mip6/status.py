@@ -73,7 +73,7 @@ def render(status: Mapping[str, Any]) -> str:
         parts += _node(status)
     for title in ("drops", "signalling"):
         if counts := status.get(title):
-            parts.append(f"{title}:\n" + _table((name, str(count)) for name, count in sorted(counts.items())))
+            parts.append(f"{title}:\n" + table((name, str(count)) for name, count in sorted(counts.items())))
     return "\n\n".join(parts)
 
 
@@ -107,7 +107,7 @@ def _bindings(bindings: Sequence[Mapping[str, Any]]) -> str:
         left = one.get("lifetime_left")
         shown = [str(one["care_of_address"]), str(one["priority"]), "-" if left is None else _duration(left)]
         rows.append([str(one["bid"]), *link, *shown, str(one["state"]), *(str(one.get(name, "-")) for name in TRAFFIC)])
-    return _table(rows)
+    return table(rows)
 
 
 def _flows(flows: Sequence[Mapping[str, Any]]) -> str:
@@ -118,10 +118,10 @@ def _flows(flows: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             (str(one["fid"]), str(one["priority"]), str(one.get("name", "-")), bids, active, str(one["selector"]))
         )
-    return _table(rows)
+    return table(rows)
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
+def table(rows: Iterable[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two blanks apart; columns of numbers to the right."""
     cells = [list(row) for row in rows]
     columns = list(zip(*cells, strict=True))

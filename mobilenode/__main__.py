@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from mip6.system.command import main_of
 from mobilenode import config
-from mobilenode.settings import MobileNodeSettings
+from mobilenode.config import Configuration
 
 
-async def run(settings: MobileNodeSettings) -> None:
+async def run(configuration: Configuration) -> None:
     """The daemon, imported only to run it: `--check` needs none of it."""
     from mobilenode import daemon
 
-    await daemon.run(settings)
+    await daemon.run(configuration)
 
 
 def main() -> int:
     """Exit status 0: stopped as told; 1: the configuration or the machine does not allow it."""
-    return main_of("mobilenode", "mobile node of Mobile IPv6", config.load, run)
+    return main_of("mobilenode", "mobile node of Mobile IPv6", config.read, run)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from mip6 import config, configfile
 from mip6.configfile import Mistakes
 from mip6.flowextension import DEFAULT_ENTERPRISE
 from mip6.selectortable import IPV6
+from mobilenode.liverules import LiveRules
 from mobilenode.rules import FlowTable, Layers, LinkTable, PolicyTable
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 
@@ -90,8 +92,29 @@ class MobileNodeTable(config.Table):
         return found
 
 
+@dataclass(frozen=True)
+class Configuration:
+    """A file as the engine takes it, and its rules as they may be changed."""
+
+    settings: MobileNodeSettings
+    rules: LiveRules
+
+    @property
+    def log(self) -> str:
+        return self.settings.log
+
+    @property
+    def log_format(self) -> str:
+        return self.settings.log_format
+
+
 def load(path: Path) -> MobileNodeSettings:
     """Read the file; ConfigurationError with every mistake in it."""
+    return read(path).settings
+
+
+def read(path: Path) -> Configuration:
+    """The same with the rules as they were written."""
     data, mistakes = configfile.read_toml(path), Mistakes(path)
     configfile.check_names(mistakes, data, ("mobilenode", "link", "policy", "flow"))
     node = configfile.table(mistakes, data, "mobilenode", MobileNodeTable)
@@ -116,13 +139,15 @@ def load(path: Path) -> MobileNodeSettings:
         "prefixes": tuple(node.prefixes),
         "mobile_router": bool(node.prefixes) if node.mobile_router is None else node.mobile_router,
     }
-    return MobileNodeSettings(
+    settings = MobileNodeSettings(
         **values,
         association=node.key.association() if node.key is not None else None,
         links=layers.links,
         flows=flows,
         zone=node.timezone or local_zone(),
     )
+    live = LiveRules.of_file(layers, data.get("flow", []), [table for _, table in rules])
+    return Configuration(settings, live)
 
 
 def _check_links(mistakes: Mistakes, links: list[tuple[str, LinkTable]], device: str | None) -> None:

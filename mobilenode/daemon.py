@@ -6,18 +6,21 @@ from random import SystemRandom
 
 from mip6.system import log
 from mip6.system.shell import Shell
+from mobilenode.config import Configuration
 from mobilenode.engine import MobileNode
-from mobilenode.settings import MobileNodeSettings
+from mobilenode.operator import Operator
 
 ETHERNET_MTU = 1500  # octets; links with more gain nothing, as the path to the home agent seldom carries it
 
 
-async def run(settings: MobileNodeSettings) -> None:
+async def run(configuration: Configuration) -> None:
     """Serve until told to stop."""
+    settings = configuration.settings
     if settings.insecure:
         log.event("insecure", "warning", meaning="the home agent is not authenticated where no key is configured")
+    engine = MobileNode(settings, SystemRandom())
     shell = Shell(
-        MobileNode(settings, SystemRandom()),
+        engine,
         device=settings.device,
         dataplane=settings.dataplane,
         control=settings.control,
@@ -25,5 +28,6 @@ async def run(settings: MobileNodeSettings) -> None:
         links=[link.name for link in settings.links],
         router=settings.mobile_router,
     )
+    Operator(shell, engine, configuration.rules)
     async with shell:
         await shell.serve()

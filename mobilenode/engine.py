@@ -23,6 +23,7 @@ from mip6.actions import (
 )
 from mip6.forwarding import End, ForwardingTable, IPAddress
 from mobilenode import views
+from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import care_of_addresses, home_link
 from mobilenode.prefixdiscovery import PrefixDiscovery
@@ -48,6 +49,7 @@ class MobileNode:
         self._registration = Registration.begin(settings, random, first, sequence)
         self._agents = HomeAgents(settings, self._registration, random)
         self._prefixes = PrefixDiscovery(settings, self._registration, random)
+        self._flow_changes = FlowChanges(settings, self._registration)
         self._counts: Counter[str] = Counter()
         self._reception = Reception(settings, self._registration, self._agents, self._prefixes, self._counts)
         self._links: tuple[events.LinkState, ...] = ()
@@ -75,6 +77,8 @@ class MobileNode:
                 self._set_clock(offset)
             case events.PathMtuChanged(local, remote, mtu):
                 actions += self._path_mtu(local, remote, mtu, now)
+            case events.OperatorRequest("flows", {"rules": tuple() as rules, "limit": float() as limit}, number):
+                self._flow_changes.propose(number, rules, limit, now)
             case events.OperatorRequest(command):
                 raise ValueError(f"a mobile node knows no command {command!r}")
             case events.ShuttingDown() if self._goodbye is None:
@@ -82,14 +86,15 @@ class MobileNode:
             case _:
                 pass  # TimerExpired: the clock alone; a mobile node asks for no duplicate address detection
         self._path_mtus = {local: one for local, one in self._path_mtus.items() if now < one[1]}
+        self._flow_changes.update(now)
         if self._goodbye is None or now < self._goodbye:
             before = self._registration.home_agent
             actions += self._agents.advance(now)
             if self._registration.home_agent != before:
                 self._path_mtus.clear()
-            sent = self._registration.advance(now)
-            actions += sent
-            self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
+            actions += self._advance(now)
+            if settled := self._flow_changes.settle(now):
+                actions += settled + self._advance(now)  # a change that was taken back is so at both ends
             actions += self._prefixes.advance(now)
         actions += self._farewell(now)
         actions += self._announce()
@@ -106,7 +111,7 @@ class MobileNode:
         if self._goodbye is not None:
             found.append((self._goodbye, "shutdown"))
         else:
-            found += self._agents.deadlines() + self._prefixes.deadlines()
+            found += self._agents.deadlines() + self._prefixes.deadlines() + self._flow_changes.deadlines()
         return min(found, default=None)
 
     def forwarding_table(self) -> ForwardingTable:
@@ -121,6 +126,15 @@ class MobileNode:
         """What `mip6 status` shows, counters of the data plane aside."""
         status = views.status(self.settings, self._registration, dict(self._counts), now)
         return status | {"home_agents": [str(one) for one in self._agents.known]}
+
+    def _advance(self, now: float) -> list[Action]:
+        sent = self._registration.advance(now)
+        self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
+        return sent
+
+    def rules(self) -> list[dict[str, Any]]:
+        """What `mip6 flow list` shows: every rule, also those that do not hold now."""
+        return views.rules(self._flow_changes.rules, self._registration)
 
     # --- events --------------------
 

@@ -12,6 +12,7 @@ acknowledgement cannot survive. RFC 5648 §5.9 asks for O=1 only after a start; 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, auto
 from ipaddress import IPv6Address
@@ -23,7 +24,7 @@ from mip6.numbers import FlowStatus
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
 from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink
 from mobilenode.policy import Direction, resolve
-from mobilenode.settings import MobileNodeSettings
+from mobilenode.settings import FlowSettings, MobileNodeSettings
 from mobilenode.updates import binding_update, fit_flows
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ SLOWEST_RETRY = 600.0
 HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # the same flow would be refused again
 
 
-OF_THE_MOBILE_NODE = ("care_of", "home", "goal", "wall_offset", "send_times")  # not of the home agent
+# not of the home agent
+OF_THE_MOBILE_NODE = ("care_of", "home", "goal", "wall_offset", "flows", "rules", "send_times")
 
 
 class Mode(Enum):
@@ -109,6 +111,8 @@ class Registration:
     solicit: bool = False  # the prefixes of the home link have to be asked for (status 1)
     home_until: float | None = None  # when the home address ends, as far as it is known
     due: float | None = None
+    flows: tuple[FlowSettings, ...] = ()  # what the home agent is to hold; `flowchange` keeps both
+    rules: tuple[FlowSettings, ...] = ()  # what this end does
     send_times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_UPDATE_RATE))
 
     @classmethod
@@ -159,10 +163,11 @@ class Registration:
         """Flows that are to be registered now, by FID-PRI. Flow bindings need BIDs (RFC 6089 §5.2)."""
         if self.mode is Mode.PLAIN:
             return ()
-        flows = (
-            one.binding() for one in resolve(self.settings.flows, self.active(), Direction.DOWN) if one.picked.bids
-        )
-        return tuple(flow for flow in flows if self.refused_flows.get(flow.fid, (None,))[0] != flow)
+        return tuple(flow for flow in self._stated_flows() if self.refused_flows.get(flow.fid, (None,))[0] != flow)
+
+    def _stated_flows(self) -> tuple[FlowBinding, ...]:
+        resolved = resolve(self.flows, self.active(), Direction.DOWN)
+        return tuple(one.binding() for one in resolved if one.picked.bids)
 
     def _resting_flows(self) -> set[int]:
         """FIDs whose links are all gone: the home agent keeps them, inactive, as it knows them (RFC 6089 §5.3)."""
@@ -170,9 +175,27 @@ class Registration:
             return set()
         return {
             one.settings.fid
-            for one in resolve(self.settings.flows, self.active(), Direction.DOWN)
+            for one in resolve(self.flows, self.active(), Direction.DOWN)
             if not one.picked.bids and one.settings.down.tiers
         }
+
+    def refused_flow(self, fids: Container[int]) -> tuple[int, int | None] | None:
+        """The first of these flows that the home agent refused as it is wanted, with the status."""
+        for flow in self._stated_flows():
+            refused = self.refused_flows.get(flow.fid)
+            if flow.fid in fids and refused is not None and refused[0] == flow:
+                return flow.fid, refused[1]
+        return None
+
+    def flows_agreed(self) -> bool:
+        """Whether the home agent is known to hold the wanted flows and no others. Without links nothing is known."""
+        if not self.active():
+            return False
+        wanted = {flow.fid: flow for flow in self._wanted_flows()}
+        possible = self.update_list.possible_flows()
+        rest = possible.keys() - wanted.keys() - self._resting_flows()
+        missing = any(possible.get(fid) != {flow} for fid, flow in wanted.items())
+        return not missing and all(possible[fid] == {None} for fid in rest)
 
     # --- the next Binding Update --------------------
 

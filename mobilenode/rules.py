@@ -19,6 +19,7 @@ from mip6 import config
 from mip6.config import Expected
 from mip6.configfile import Mistakes
 from mip6.schedule import DAYS, EVERY_DAY, MIDNIGHT, Schedule
+from mip6.selectors import TrafficSelector
 from mip6.selectortable import BOTH, SelectorTable
 from mobilenode.settings import DROP, Choice, FlowSettings, LastResort, LinkSettings, Member
 
@@ -226,21 +227,31 @@ class Layers:
     policies: Mapping[str, Choice]
     families: Sequence[int] = BOTH
 
-    def flows(self, mistakes: Mistakes, rules: Iterable[tuple[str, FlowTable]]) -> tuple[FlowSettings, ...]:
-        """All rules as flow bindings, by FID-PRI. A rule without fid or priority gets position times 10, or the next
-        free decade when a rule before needs more than ten of them."""
+    def selectors(self, rule: FlowTable) -> tuple[TrafficSelector, ...]:
+        """The selectors of a rule for this node."""
+        return rule.selectors(self.families) or rule.selectors()
+
+    def numbers(self, rules: Iterable[FlowTable]) -> list[tuple[str, int, int]]:
+        """Name, first FID and first FID-PRI of each rule. One without gets position times 10, or the next free multiple
+        when a rule before needs more than ten of them."""
+        found = []
+        number = 0
+        for rule in rules:
+            number = (number // STEP + 1) * STEP
+            fid = rule.fid or number
+            found.append((rule.name or f"flow{fid}", fid, rule.priority or number))
+            number += len(self.selectors(rule)) - 1
+        return found
+
+    def flows(self, mistakes: Mistakes, rules: Sequence[tuple[str, FlowTable]]) -> tuple[FlowSettings, ...]:
+        """All rules as flow bindings, by FID-PRI."""
         found: list[tuple[str, FlowSettings]] = []
-        fid = priority = 0
-        for key, rule in rules:
-            selectors = rule.selectors(self.families) or rule.selectors()
+        numbers = self.numbers(rule for _, rule in rules)
+        for (key, rule), (name, fid, priority) in zip(rules, numbers, strict=True):
             down, up = self._directions(mistakes, key, rule)
-            fid, priority = _decade(fid), _decade(priority)
-            first, lowest = rule.fid or fid, rule.priority or priority
-            name = rule.name or f"flow{first}"
-            for index, selector in enumerate(selectors):
-                flow = FlowSettings(first + index, lowest + index, name, selector, down, up, rule.schedule())
+            for index, selector in enumerate(self.selectors(rule)):
+                flow = FlowSettings(fid + index, priority + index, name, selector, down, up, rule.schedule())
                 found.append((key, flow))
-            fid, priority = fid + len(selectors) - 1, priority + len(selectors) - 1
         for field in ("fid", "priority"):
             mistakes.unique((f"{key}.{field}", getattr(flow, field)) for key, flow in found)
             for key, flow in found:
@@ -347,8 +358,3 @@ class Layers:
 
 def _indexed(key: str, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"{key}[{index}]", name) for index, name in enumerate(names)]
-
-
-def _decade(last: int) -> int:
-    """The first number of the next rule after a rule that ended with `last`."""
-    return (last // STEP + 1) * STEP

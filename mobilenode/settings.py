@@ -62,6 +62,18 @@ class Choice:
     balance: bool = False
     last_resort: LastResort = LastResort.DEFAULT
 
+    def describe(self) -> str:
+        """For people: `wlan0:3 + eth0:1, else wwan0, else drop`."""
+        if not self.tiers:
+            return str(self.last_resort)
+        single = not any(len(tier) > 1 for tier in self.tiers)
+        tiers = []
+        for tier in self.tiers:
+            named = (one.link if self.copy or len(tier) == 1 else f"{one.link}:{one.weight}" for one in tier)
+            tiers.append((" and " if self.copy else " + ").join(named))
+        words = "copy to " if self.copy else "" if single else "balance " if self.balance else "share "
+        return words + ", else ".join([*tiers, *(["drop"] if self.last_resort is LastResort.DROP else [])])
+
     def links(self) -> tuple[str, ...]:
         """All links it names, best first."""
         return tuple(member.link for tier in self.tiers for member in tier)

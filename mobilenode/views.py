@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Network
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
 from mobilenode.policy import Direction, resolve
 from mobilenode.registration import Goal, Registration
-from mobilenode.settings import MobileNodeSettings
+from mobilenode.settings import FlowSettings, MobileNodeSettings
 
 RULE_PRIORITY = 1000  # in front of the kernel's own rules for main (32766)
 DEFAULT = IPv6Network("::/0")
@@ -66,7 +66,7 @@ def forwarding_table(
             )
             for one in known
         )
-        rules = tuple(flow.rule() for flow in resolve(settings.flows, sending.values(), Direction.UP))
+        rules = tuple(flow.rule() for flow in resolve(state.rules, sending.values(), Direction.UP))
     prefixes = registered_prefixes(settings, state)
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)
@@ -117,6 +117,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
                     "state": "down",
                 }
             )
+    down = {one.settings.fid: one.picked for one in resolve(state.rules, state.active(), Direction.DOWN)}
     flows = [
         {
             "fid": flow.settings.fid,
@@ -125,9 +126,10 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
             "selector": describe(flow.settings.selector),
             "bids": list(flow.picked.bids),
             "weights": list(flow.picked.weights),
+            "down_bids": list(down[flow.settings.fid].bids),
             "active": bool(flow.picked.bids) or flow.picked.drop,
         }
-        for flow in resolve(settings.flows, usable(state).values(), Direction.UP)
+        for flow in resolve(state.rules, usable(state).values(), Direction.UP)
     ]
     return {
         "role": "mobilenode",
@@ -140,6 +142,33 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
         "flows": flows,
         "signalling": counts,
     }
+
+
+def rules(flows: Iterable[FlowSettings], state: Registration) -> list[dict[str, Any]]:
+    """The rules by name, each with where it goes and what that comes to now."""
+    holding = set(state.rules)
+    up = {one.settings: one.picked for one in resolve(state.rules, usable(state).values(), Direction.UP)}
+    told = state.update_list.flows
+    found: dict[str, dict[str, Any]] = {}
+    for flow in sorted(flows, key=lambda flow: flow.priority):
+        rule = found.setdefault(
+            flow.name,
+            {
+                "name": flow.name,
+                "fids": [],
+                "priority": flow.priority,
+                "selectors": [],
+                "up": flow.uplink.describe(),
+                "down": flow.down.describe(),
+                "schedule": None if flow.schedule is None else flow.schedule.describe(),
+                "holds": flow in holding,
+                "up_bids": list(up[flow].bids) if flow in up else [],
+                "down_bids": list(told[flow.fid].bids) if flow.fid in told else [],
+            },
+        )
+        rule["fids"].append(flow.fid)
+        rule["selectors"].append(describe(flow.selector))
+    return list(found.values())
 
 
 def overall(state: Registration) -> str:

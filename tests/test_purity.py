@@ -11,9 +11,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WORLD = {"asyncio", "socket", "time", "os", "random", "subprocess", "pathlib", "pyroute2", "scapy"}
 SHELLS = {
-    "mip6": {"dataplane", "system", "cli.py", "decode.py", "status.py", "revoke.py", "config.py", "configfile.py"},
+    "mip6": {
+        "dataplane",
+        "system",
+        "cli.py",
+        "decode.py",
+        "status.py",
+        "revoke.py",
+        "flowcommand.py",
+        "config.py",
+        "configfile.py",
+    },
     "homeagent": {"daemon.py", "store.py", "config.py", "__main__.py"},
-    "mobilenode": {"daemon.py", "store.py", "config.py", "__main__.py"},
+    "mobilenode": {"daemon.py", "store.py", "config.py", "rules.py", "liverules.py", "operator.py", "__main__.py"},
 }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ MAXIMUM_LINE = 64 * 1024  # octets of a request
 MAXIMUM_ANSWER = 256 * 1024 * 1024  # octets of an answer: the status of a very large home agent
 IDLE_LIMIT = 60.0  # seconds until a silent client is hung up on
 
-Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Answer = Mapping[str, Any] | Awaitable[Mapping[str, Any]]
+Handler = Callable[[Mapping[str, Any]], Answer]
 
 
 class ControlError(Exception):
@@ -27,7 +28,8 @@ class ControlError(Exception):
 
 
 class ControlServer:
-    """Answers each request with what `handle` returns. `handle` runs in the loop, so it must be quick.
+    """Answers each request with what `handle` returns. `handle` runs in the loop, so what takes time it returns as an
+    awaitable.
 
     A request that is not a JSON object is answered `{"ok": false, "error": ...}` here, as is a ValueError of `handle`.
     """
@@ -97,14 +99,14 @@ class ControlServer:
                     return
                 if not line.endswith(b"\n"):
                     return
-                await asyncio.wait_for(_write(writer, self._answer(line)), IDLE_LIMIT)
+                await asyncio.wait_for(_write(writer, await self._answer(line)), IDLE_LIMIT)
         except (TimeoutError, ConnectionError):
             return
         finally:
             self._clients.discard(writer)
             writer.close()
 
-    def _answer(self, line: bytes) -> Mapping[str, Any]:
+    async def _answer(self, line: bytes) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
         except ValueError as error:
@@ -112,7 +114,8 @@ class ControlServer:
         if not isinstance(request, dict):
             return _failure(f"request is a JSON {type(request).__name__}, expected an object")
         try:
-            return self._handle(request)
+            answer = self._handle(request)
+            return await answer if isinstance(answer, Awaitable) else answer
         except ValueError as error:
             return _failure(str(error))
 

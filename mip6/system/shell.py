@@ -25,7 +25,7 @@ from mip6.dataplane.interface import DataPlane, DataPlaneError
 from mip6.forwarding import ForwardingTable
 from mip6.system import log, neighbours, notify
 from mip6.system.command import UnusableError
-from mip6.system.control import ControlServer
+from mip6.system.control import Answer, ControlServer, Handler
 from mip6.system.links import LinkWatcher
 from mip6.system.netlink import KernelApplier
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
@@ -85,6 +85,7 @@ class Shell:
         zero_checksum: bool = False,
     ) -> None:
         self.engine = engine
+        self.commands: dict[str, Handler] = {}  # of the control socket, besides those of the engine
         self._own, self._zero_checksum = engine.forwarding_table().address, zero_checksum
         self._device, self._mtu, self._store = device, mtu, store
         self._links, self._home_link, self._router = tuple(links), home_link, router
@@ -95,6 +96,8 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: list[Action] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._asked: dict[int, asyncio.Future[Mapping[str, object]]] = {}
+        self._requests = 0
         self._offset = 0.0
         self._started = clock()
         self._stopping = False
@@ -287,6 +290,9 @@ class Shell:
                     self.spawn(neighbours.announce(address, interface, router))
                 case actions.Report():
                     log.report(action)
+                case actions.Answer(number, answer):
+                    if not (asked := self._asked.pop(number)).done():  # cancelled: who asked has gone
+                        asked.set_result(answer)
                 case actions.ShutdownComplete():
                     self._end()
             done.add(type(action))
@@ -295,14 +301,28 @@ class Shell:
         duplicate = await neighbours.check_duplicate(address, interface)
         self.handle(events.DuplicateAddressChecked(address, duplicate))
 
+    async def ask(self, command: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """Give the engine a request that it answers later. ValueError when it does not take it."""
+        self._requests += 1
+        asked: asyncio.Future[Mapping[str, object]] = self._loop.create_future()
+        self._asked[self._requests] = asked
+        try:
+            self.handle(events.OperatorRequest(command, arguments, self._requests))
+        except ValueError:
+            del self._asked[self._requests]
+            raise
+        return await asked
+
     # --- control socket ----------------------------------------------------------------------------------------------
 
-    def _command(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _command(self, request: Mapping[str, Any]) -> Answer:
         command = request.get("command")
         if not isinstance(command, str):
             raise ValueError('expected a "command"')
         if command == "status":
             return self._status()
+        if command in self.commands:
+            return self.commands[command](request)
         self.handle(events.OperatorRequest(command, {name: request[name] for name in request if name != "command"}))
         return {"ok": True}
 

@@ -122,6 +122,6 @@ def agree(home_agent: HomeAgent, mobile_node: MobileNode, settings: HomeAgentSet
         assert len(held) == len(states), f"not all links are registered: {states}"
     flows = {}
     if settings.multiple_bindings and settings.flow_bindings:
-        flows = {one["fid"]: tuple(one["bids"]) for one in mine["flows"]}
+        flows = {one["fid"]: tuple(one["down_bids"]) for one in mine["flows"] if one["down_bids"]}
     bound = {one["fid"]: tuple(one["bids"]) for one in yours["flows"]}
     assert flows == bound, f"flows of the mobile node {flows}, of the home agent {bound}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from homeagent.engine import HomeAgent
 from homeagent.settings import HomeAgentSettings, NodeSettings
-from mip6.actions import Action, Report, SendPacket, StoreNode
+from mip6.actions import Action, Answer, Report, SendPacket, StoreNode
 from mip6.auth import Algorithm, SecurityAssociation, sign
 from mip6.events import (
     AddressState,
@@ -119,6 +119,7 @@ class Network:
         self.settings = home_agent
         self.mobile_settings = mobile_node
         self.weather = FAIR
+        self.deaf = False  # the mobile node: what is sent to it is lost
         self.now = 0.0
         self.links: tuple[LinkState, ...] = ()
         self.store: dict[IPv6Address, Mapping[str, Any]] = {}
@@ -127,6 +128,9 @@ class Network:
         self.mobile_offset = NOON + mobile_clock
         self._under_way: list[Arrival] = []
         self._number = 0
+        self.asked: dict[int, float] = {}  # changes of rules under way: when they are answered at the latest
+        self.answers: dict[int, Mapping[str, Any]] = {}
+        self._requests = 0
         self.watch = Watch(self.settings)
         self.home_agent = HomeAgent(self.settings, Random(self.random.random()))
         self.mobile_node = MobileNode(self.mobile_settings, Random(self.random.random()))
@@ -173,6 +177,7 @@ class Network:
         self.log.append(f"{self.now:.3f} mobile node restarts")
         self.mobile_node = MobileNode(self.mobile_settings, Random(self.random.random()))
         self.watch.mobile_node_restarted()
+        self.asked.clear()
         self.to_mobile_node(WallClockSet(self.mobile_offset))
         self.to_mobile_node(LinksObserved(self.links))
 
@@ -184,6 +189,14 @@ class Network:
         else:
             self.mobile_offset = NOON + seconds
             self.to_mobile_node(WallClockSet(self.mobile_offset))
+
+    def change(self, rules: tuple[FlowSettings, ...], limit: float = 5.0) -> int:
+        """`mip6 flow`: the number of the request; its answer is looked for among `answers`."""
+        self._requests += 1
+        event = OperatorRequest("flows", {"rules": rules, "limit": limit}, self._requests)
+        self.asked[self._requests] = self.now + limit
+        self.to_mobile_node(event)
+        return self._requests
 
     def revoke(self) -> None:
         """`mip6 revoke` of all bindings, when there are any and none is being revoked."""
@@ -229,6 +242,10 @@ class Network:
         node = self.home_agent.forwarding_table().nodes.get(HOME)
         return set() if node is None else {str(one.remote) for one in node.tunnels}
 
+    def under_way(self) -> list[bytes]:
+        """The packets that are neither lost nor there."""
+        return [one.packet for one in sorted(self._under_way)]
+
     def state(self) -> str:
         """The mobile node's state in one word."""
         return str(self.mobile_node.status(self.now)["state"])
@@ -247,6 +264,8 @@ class Network:
 
     def _arrive(self, arrival: Arrival) -> None:
         event = PacketReceived(arrival.packet, "eth0" if arrival.to_home_agent else "wlan0")
+        if self.deaf and not arrival.to_home_agent:
+            return
         if arrival.to_home_agent:
             self.to_home_agent(event)
         elif IPv6Address(arrival.packet[24:40]) in self.present() | {HOME}:
@@ -282,7 +301,13 @@ class Network:
         if isinstance(action, Report):
             self.log.append(f"{self.now:.3f}   {action.event} {dict(action.fields)}")
 
+        elif isinstance(action, Answer):
+            del self.asked[action.number]  # each is answered once
+            self.answers[action.number] = action.answer
+            self.log.append(f"{self.now:.3f}   answer {dict(action.answer)}")
+
     def _look(self) -> None:
+        assert all(self.now <= limit for limit in self.asked.values()), "a change of rules was not answered in time"
         self.watch.look(self.home_agent, self.mobile_node, self.present(), self.now)
 
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import time
 from ipaddress import IPv6Address
 from random import Random
 
 import pytest
 
 from mip6.events import LinkState
+from mip6.schedule import Schedule
+from mip6.selectors import IPv6Selector
+from mobilenode.settings import DROP, FlowSettings, copy, share, via
 from tests.sim.invariants import agree
 from tests.sim.network import (
     BOTH,
@@ -38,6 +42,15 @@ ADDRESSES = {
     "wlan0": (WLAN, IPv6Address("2001:db8:a::2"), IPv6Address("2001:db8:aa::1")),
     "wwan0": (CELL,),
 }
+UDP, ICMPV6 = IPv6Selector(next_header=(17, 17)), IPv6Selector(next_header=(58, 58))
+RULES = (
+    FlowSettings(10, 10, "voice", UDP, via("wlan0", "wwan0")),
+    FlowSettings(20, 20, "ping", ICMPV6, copy("wwan0", "wlan0")),
+    FlowSettings(30, 30, "shared", UDP, share(wlan0=3, wwan0=1)),
+    FlowSettings(40, 40, "ways", ICMPV6, via("wwan0"), up=via("wlan0")),
+    FlowSettings(50, 50, "dropped", UDP, DROP),
+    FlowSettings(60, 60, "soon", UDP, via("wwan0"), schedule=Schedule(time(22, 15), time(22, 20))),  # NOON is 22:13:20
+)
 AT_HOME = link("wlan0", IPv6Address("2001:db8:100::abcd"), router=False)
 
 
@@ -79,9 +92,12 @@ def play(network: Network, chance: Random) -> None:
             network.observe(*some_links(chance))
         elif what < 0.7:
             network.restart_home_agent(with_store=chance.random() < 0.6)
-        elif what < 0.78:
+        elif what < 0.76:
             network.restart_mobile_node()
-        elif what < 0.84:
+        elif what < 0.82:
+            if not network.asked:
+                network.change(tuple(chance.sample(RULES, chance.randrange(len(RULES) + 1))))
+        elif what < 0.86:
             network.revoke()
         elif what < 0.9:
             network.forge(STRANGER)
