@@ -60,6 +60,21 @@ def copied(flow: str, links: Sequence[str], at_least: float = 98.0) -> Judge:
     return judge
 
 
+def shared(flow: str, links: Sequence[str], at_least: float) -> Judge:
+    """Each of the links carried at least this share (in %) of the flow's packets, of both directions together."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        by_direction = [recording.carried(played, flow, direction) for direction in _directions(recording, flow)]
+        total = sum(sum(counts.values()) for counts in by_direction)
+        shares = {link: 100 * sum(counts[link] for counts in by_direction) / max(1, total) for link in links}
+        return [
+            Check(f"{played.name}: {flow}, share of {link}", round(share, 1), "% of packets", at_least, at_least=True)
+            for link, share in shares.items()
+        ]
+
+    return judge
+
+
 def lost(flow: str, at_most: int = 0) -> Judge:
     """Packets of a stream sent in the phase that did not arrive, of all directions together."""
 
@@ -71,15 +86,12 @@ def lost(flow: str, at_most: int = 0) -> Judge:
 
 
 def lost_share(flow: str, at_most: float) -> Judge:
-    """The share (in %) of a stream's packets that did not arrive, each direction by itself."""
+    """The share (in %) of a stream's packets that did not arrive, of all directions together."""
 
     def judge(recording: Recording, played: Played) -> list[Check]:
-        checks = []
-        for direction in _directions(recording, flow):
-            report = recording.report(flow, direction, played.window)
-            share = 100 * report.lost / max(1, report.sent)
-            checks.append(Check(f"{played.name}: {flow} lost {direction}", round(share, 3), "%", at_most))
-        return checks
+        reports = [recording.report(flow, direction, played.window) for direction in _directions(recording, flow)]
+        share = 100 * sum(r.lost for r in reports) / max(1, sum(r.sent for r in reports))
+        return [Check(f"{played.name}: {flow} lost", round(share, 3), "%", at_most)]
 
     return judge
 

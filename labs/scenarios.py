@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from labs.airport import AIRPORT
+from labs.ambulance import AMBULANCE
 from labs.car import CAR_SCENARIO
 from labs.plain import PLAIN
 from labs.returning import RETURNING_HOME
 from labs.scenario import Scenario
+from labs.station import STATION
 
-SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario
-    for scenario in (
-        CAR_SCENARIO,
-        AIRPORT,
-        RETURNING_HOME,
-        PLAIN,
-    )
-}
+_ALL = (CAR_SCENARIO, AIRPORT, STATION, AMBULANCE, RETURNING_HOME, PLAIN)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -87,7 +87,7 @@ def test_a_flow_on_two_links_is_told_by_its_share(recording: Recording) -> None:
 def test_what_a_stream_lost_and_for_how_long(recording: Recording) -> None:
     assert judged(recording, checks.lost("voice")) == [(10, False)]
     assert judged(recording, checks.lost("voice"), 0) == [(0, True)]
-    assert judged(recording, checks.lost_share("voice", 5)) == [(10.0, False), (0.0, True)]
+    assert judged(recording, checks.lost_share("voice", 4)) == [(5.0, False)]
     assert judged(recording, checks.repeated("voice")) == [(2, False)]
     assert judged(recording, checks.gap("voice", 100)) == [(110.0, False), (10.0, True)]
     assert judged(recording, checks.ordered("voice", 0)) == [(0.0, True)]
