@@ -39,6 +39,7 @@ class HomeAgentTable(config.Table):
     multiple_bindings: config.Boolean = True
     bulk_registration: config.Boolean = True
     flow_bindings: config.Boolean = True
+    eliminate_duplicates: config.Boolean = True
     preference: Annotated[int, config.integer(0, 0xFFFF)] = 0
     other_home_agents: list[config.Address] = Field(default_factory=list)
     log: config.LogLevel = "info"

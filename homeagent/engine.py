@@ -121,6 +121,7 @@ class HomeAgent:
             End.HOME_AGENT,
             self.settings.address,
             dict(self._forwarding),
+            eliminate_duplicates=self.settings.eliminate_duplicates,
             ipv4_address=self.settings.ipv4_address,
             zero_checksum=self.settings.udp_zero_checksum,
         )

@@ -57,6 +57,7 @@ class HomeAgentSettings:
     multiple_bindings: bool = True
     bulk_registration: bool = True
     flow_bindings: bool = True
+    eliminate_duplicates: bool = True
     ipv4_address: IPv4Address | None = None
     ipv4_home_pool: IPv4Network | None = None
     udp_encapsulation: str = "allow"

@@ -28,6 +28,7 @@ def forwarding_node(
         (*entry.prefixes, *_ipv4_networks(entry)),
         tuple(_tunnel(settings, one, mtus) for one in sorted(entry.bindings, key=Binding.rank)),
         drops + tuple(flow.rule({one.bid for one in entry.bindings}) for flow in entry.flows),
+        tuple(flow.selector for flow in entry.flows if len(flow.bids) > 1 and not flow.weights),
     )
 
 

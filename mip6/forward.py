@@ -188,17 +188,11 @@ def _rule(node: Node, packet: Parsed, uplink: bool, memory: Memory) -> FlowRule 
     return rule
 
 
-def copying_rules(node: Node) -> tuple[FlowRule, ...]:
-    """The rules that n-cast."""
-    return tuple(rule for rule in node.rules if len(rule.bids) > 1 and not rule.weights and not rule.drop)
-
-
 def _is_copied(node: Node, packet: Parsed, uplink: bool) -> bool:
-    """Whether the far end may have n-cast a packet: some n-casting rule matches it, as far as can be seen. Its priority
-    and whether it is active are not asked, for the far end knows better which of its tunnels are usable."""
+    """Whether the far end may n-cast a packet, as far as can be seen: signalling is exempt from flow rules."""
     if packet.protocol == Protocol.MOBILITY:
         return False
-    return any(matches(rule.selector, packet, uplink, partly=True) for rule in copying_rules(node))
+    return any(matches(selector, packet, uplink, partly=True) for selector in node.copied)
 
 
 def _active(node: Node, rule: FlowRule) -> bool:

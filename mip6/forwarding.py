@@ -102,13 +102,15 @@ class Node:
 
     `tunnels` stand in the order of BID-PRI: the first usable one takes what no rule matches. `rules` stand in the
     order of FID-PRI. `prefixes` are the registered mobile network prefixes; the home address belongs to it too. An
-    IPv4 home address stands among them as a /32.
+    IPv4 home address stands among them as a /32. `copied` are the selectors, written as those of `rules`, of what the
+    far end may n-cast to here: of that, duplicates are eliminated. Its rules may be others than ours.
     """
 
     home_address: IPv6Address
     prefixes: tuple[IPNetwork, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()
     rules: tuple[FlowRule, ...] = ()
+    copied: tuple[TrafficSelector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class ForwardingTable:
     """Everything the data plane does. `address` is this agent's own address, the source of its ICMPv6 errors;
     `ipv4_address`, if it has one, that of its ICMPv4 errors. `zero_checksum`: UDP encapsulation over IPv6 goes without
     a checksum (RFC 6935).
+
+    With `eliminate_duplicates`, of an n-cast packet only the first copy is delivered (`mip6.duplicates`).
 
     A home agent encapsulates packets whose inner *destination* a node owns and accepts tunnel packets whose inner
     *source* their sender owns. A mobile node has exactly one entry, itself, and does the reverse.

@@ -148,6 +148,7 @@ class MobileNodeSettings:
     flows: tuple[FlowSettings, ...] = ()
     zone: tzinfo = UTC
     enterprise: int = DEFAULT_ENTERPRISE
+    eliminate_duplicates: bool = True
     dataplane: str = "auto"
     control: str = "/run/mip6/mobilenode.sock"
     log: str = "info"

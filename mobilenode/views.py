@@ -71,10 +71,16 @@ def forwarding_table(
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)
         rules = _reuse(rules, before.rules)
-    node = Node(settings.home_address, prefixes, tunnels, rules)
-    if before == node:
+    copied = tuple(flow.selector for flow in settings.flows if flow.down.copy)
+    node = Node(settings.home_address, prefixes, tunnels, rules, copied)
+    if before == node and old.eliminate_duplicates == settings.eliminate_duplicates:
         return old
-    return ForwardingTable(End.MOBILE_NODE, settings.home_address, MappingProxyType({settings.home_address: node}))
+    return ForwardingTable(
+        End.MOBILE_NODE,
+        settings.home_address,
+        MappingProxyType({settings.home_address: node}),
+        eliminate_duplicates=settings.eliminate_duplicates,
+    )
 
 
 def _reuse(new: tuple[Part, ...], old: tuple[Part, ...]) -> tuple[Part, ...]:

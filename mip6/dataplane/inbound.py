@@ -14,7 +14,7 @@ from mip6.dataplane.offload import CHECKSUM_AT, VIRTIO_HEADER, header_length, is
 from mip6.dataplane.ordinary import FLOWS, PLAIN_IPV4, PORTS, TCP_HEADER, is_ordinary
 from mip6.dataplane.receive import TunnelReceiver, outer_fields
 from mip6.duplicates import content_of
-from mip6.forward import Arrival, Delivered, Dropped, copying_rules, decapsulate
+from mip6.forward import Arrival, Delivered, Dropped, decapsulate
 from mip6.forwarding import DropReason
 from mip6.memory import Memory
 from mip6.numbers import Protocol
@@ -129,7 +129,7 @@ class Inbound:
         known = self._arrivals.get(key)
         if known is None:  # but for what is copied, nothing behind the IP header was looked at
             counters = self._inside.count(verdict.node.home_address, verdict.tunnel.bid)
-            maybe = self._index.table.eliminate_duplicates and copying_rules(verdict.node)
+            maybe = self._index.table.eliminate_duplicates and verdict.node.copied
             known = _Known(verdict.tunnel.bid, counters, verdict.packet, {} if maybe else None)
             self._arrivals[key] = known
         if known.copied is not None:

@@ -19,6 +19,7 @@ from mip6.forwarding import DropReason, ForwardingTable
 from mip6.lookup import Plain
 from mip6.memory import Memory
 from mip6.numbers import Protocol
+from mip6.selectors import IPv4Selector, IPv6Selector, TrafficSelector
 from tests.dataplane import conformance_node
 from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER, PEER4, WLAN, table, udp, udp4
 
@@ -116,7 +117,15 @@ def test_what_is_old_is_forgotten() -> None:
 
 # --- which packets ----------------------------------------------------------------------------------------------------
 
-ELIMINATING = replace(table(), eliminate_duplicates=True)
+COPIED = (IPv6Selector(destination_port=(6000, 6000)),)  # of the mobile node
+
+
+def eliminating(base: ForwardingTable, *selectors: TrafficSelector) -> ForwardingTable:
+    node = replace(base.nodes[HOME], copied=selectors)
+    return replace(base, nodes={HOME: node}, eliminate_duplicates=True)
+
+
+ELIMINATING = eliminating(table(), *COPIED)
 
 
 def received(
@@ -134,8 +143,8 @@ def received(
 
 
 def up(port: int = 6000, **fields: object) -> bytes:
-    """`COPIES` of the table is written from the correspondent's side: its destination port is the mobile node's."""
-    return udp(sport=port, port=9, **{"src": str(HOME), "dst": str(PEER), **fields})  # type: ignore[arg-type]
+    """A selector is written from the correspondent's side: its destination port is the mobile node's."""
+    return udp(**{"sport": port, "port": 9} | fields | {"src": str(HOME), "dst": str(PEER)})  # type: ignore[arg-type]
 
 
 def test_a_copy_by_the_other_tunnel_is_dropped_a_repeat_by_the_same_is_not() -> None:
@@ -147,29 +156,32 @@ def test_a_copy_by_the_other_tunnel_is_dropped_a_repeat_by_the_same_is_not() -> 
     assert received(up(size=65), memory, CELL) is True
 
 
-def test_only_what_an_n_casting_rule_matches() -> None:
+def test_only_what_may_be_copied() -> None:
     for packet in (up(port=9), udp4(src=str(HOME4), dst=str(PEER4), sport=6000)):
         memory = Memory()
         assert received(packet, memory) is False
         assert received(packet, memory, CELL) is False
-    memory = Memory()
-    assert received(up(), memory, held=table()) is False  # not asked to
-    assert received(up(), memory, CELL, held=table()) is False
-
-
-def test_a_rule_that_is_inactive_here_counts_the_far_end_may_see_it_otherwise() -> None:
-    memory, held = Memory(), replace(table(wlan=False, cell=False), eliminate_duplicates=True)
-    assert received(up(), memory, held=held) is True
-    assert received(up(), memory, CELL, held) is DropReason.DUPLICATE
-
-
-def test_sharing_rules_and_drop_rules_do_not_copy() -> None:
-    base = ELIMINATING.nodes[HOME]
-    for change in ({"weights": (1, 1)}, {"drop": True}):
-        rules = tuple(replace(rule, **change) if len(rule.bids) == 2 else rule for rule in base.rules)
-        held, memory = replace(ELIMINATING, nodes={HOME: replace(base, rules=rules)}), Memory()
+    for held in (replace(ELIMINATING, eliminate_duplicates=False), eliminating(table())):
+        memory = Memory()
         assert received(up(), memory, held=held) is False
         assert received(up(), memory, CELL, held) is False
+
+
+def test_links_that_are_down_here_and_flow_rules_do_not_matter() -> None:
+    memory, held = Memory(), eliminating(table(wlan=False, cell=False), *COPIED)
+    assert received(up(), memory, held=held) is True
+    assert received(up(), memory, CELL, held) is DropReason.DUPLICATE
+    memory, dropped_here = Memory(), udp(sport=6000, port=7, src=str(HOME), dst=str(PEER))
+    assert received(dropped_here, memory) is True
+    assert received(dropped_here, memory, CELL) is DropReason.DUPLICATE
+
+
+def test_ipv4() -> None:
+    held, memory = eliminating(table(), IPv4Selector(destination=(HOME4, HOME4))), Memory()
+    packet = udp4(src=str(HOME4), dst=str(PEER4))
+    assert received(packet, memory, held=held) is True
+    assert received(packet, memory, CELL, held) is DropReason.DUPLICATE
+    assert received(up(), memory, held=held) is False
 
 
 def test_ecn_marks_of_the_paths_do_not_make_copies_differ() -> None:
@@ -188,7 +200,7 @@ def test_later_fragments_go_by_what_can_be_seen() -> None:
 
 
 def test_the_mobile_node_does_the_same() -> None:
-    held, memory = replace(conformance_node.table(), eliminate_duplicates=True), Memory()
+    held, memory = eliminating(conformance_node.table(), IPv6Selector(source_port=(6000, 6000))), Memory()
     down = udp(sport=6000, port=9)
     assert received(down, memory, held=held) is True
     assert received(down, memory, CELL, held) is DropReason.DUPLICATE

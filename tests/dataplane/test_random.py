@@ -110,13 +110,14 @@ def rules(draw: st.DrawFn) -> FlowRule:
 
 
 RULES = st.lists(rules(), max_size=4).map(tuple)
+COPIED = st.lists(SELECTORS, max_size=2).map(tuple)
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> ForwardingTable:
     end = draw(st.sampled_from(End))
     homes = [HOME] if end is End.MOBILE_NODE else [HOME, SECOND_HOME]
-    nodes = {home: Node(home, draw(PREFIXES), draw(tunnels(end)), draw(RULES)) for home in homes}
+    nodes = {home: Node(home, draw(PREFIXES), draw(tunnels(end)), draw(RULES), draw(COPIED)) for home in homes}
     return ForwardingTable(end, AGENT, nodes, eliminate_duplicates=draw(st.booleans()))
 
 
