@@ -28,6 +28,7 @@ from mip6.system.command import UnusableError
 from mip6.system.control import Answer, ControlServer, Handler
 from mip6.system.links import LinkWatcher
 from mip6.system.netlink import KernelApplier
+from mip6.system.single import OnlyAgent
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
 from mip6.system.sysctl import HomeLinkSettings, settings_warnings
 from mip6.system.tun import TunError
@@ -112,6 +113,7 @@ class Shell:
         async with contextlib.AsyncExitStack() as stack:
             await self._control.start()  # first: a second daemon of the same name must not touch the kernel
             stack.push_async_callback(self._control.close)
+            stack.callback(OnlyAgent().close)
             for warning in settings_warnings(self._router, self._links):
                 log.event("kernel_setting", "warning", problem=warning)
             if self._home_link is not None:
