@@ -44,6 +44,7 @@ class HomeAgentTable(config.Table):
     other_home_agents: list[config.Address] = Field(default_factory=list)
     log: config.LogLevel = "info"
     log_format: config.LogFormat = "text"
+    record: config.FilePath | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> HomeAgentTable:

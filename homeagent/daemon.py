@@ -12,6 +12,7 @@ from homeagent.store import Store
 from mip6.icmp6 import home_agents_anycast
 from mip6.system import log
 from mip6.system.homelink import AnycastMembership, RouterAdvertisements
+from mip6.system.recorder import Recorded, Recorder
 from mip6.system.shell import Shell, clock
 
 
@@ -19,13 +20,17 @@ async def run(settings: HomeAgentSettings) -> None:
     """Serve until told to stop."""
     if settings.insecure:
         log.event("insecure", "warning", meaning="Binding Updates are accepted without authentication")
-    engine = HomeAgent(settings, SystemRandom())
+    recorder = Recorder(Path(settings.record), "homeagent") if settings.record else None
+    engine = HomeAgent(settings, SystemRandom() if recorder is None else recorder.random())
     store = Store(Path(settings.state))
     async with contextlib.AsyncExitStack() as stack:
+        if recorder is not None:
+            stack.callback(recorder.close)
+        recorded = None if recorder is None else Recorded(engine, recorder)
         stack.push_async_callback(store.close)  # after the shell, whose tasks write
         shell = await stack.enter_async_context(
             Shell(
-                engine,
+                recorded or engine,
                 device=settings.device,
                 dataplane=settings.dataplane,
                 control=settings.control,
@@ -41,5 +46,9 @@ async def run(settings: HomeAgentSettings) -> None:
         if settings.home_link is not None:
             stack.callback(RouterAdvertisements(settings.home_link, shell.handle).close)
         shell.spawn(store.run())
-        shell.perform(engine.restore(store.records(), clock()))
+        now, records = clock(), store.records()
+        actions = engine.restore(records, now)
+        if recorded is not None:
+            recorded.restored(records, now, actions)
+        shell.perform(actions)
         await shell.serve()

@@ -70,6 +70,7 @@ class HomeAgentSettings:
     control: str = "/run/mip6/homeagent.sock"
     log: str = "info"
     log_format: str = "text"
+    record: str | None = None
     udp_zero_checksum: bool = False
 
     def local(self, remote: IPAddress) -> IPAddress:

@@ -14,6 +14,7 @@ COMMANDS = {
     "lab": ("labs.cli", "run scenarios in network namespaces"),
     "status": ("mip6.status", "show what a running home agent or mobile node does"),
     "flow": ("mip6.flowcommand", "change the flow rules of a running mobile node, at both ends"),
+    "replay": ("mip6.replay", "give a recorded run to a fresh engine and compare"),
     "revoke": ("mip6.revoke", "end bindings of a mobile node at the home agent"),
 }
 

@@ -67,6 +67,7 @@ class MobileNodeTable(config.Table):
     timezone: Annotated[tzinfo, config.Expected('a time zone like "Europe/Berlin"', _zone)] | None = None
     log: config.LogLevel = "info"
     log_format: config.LogFormat = "text"
+    record: config.FilePath | None = None
     key: config.KeyTable | None = None
 
     def mistakes(self) -> list[tuple[str, str]]:

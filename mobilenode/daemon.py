@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import SystemRandom
 
 from mip6.system import log
+from mip6.system.recorder import Recorded, Recorder
 from mip6.system.shell import Shell
 from mobilenode.config import Configuration
 from mobilenode.engine import MobileNode
@@ -18,9 +20,10 @@ async def run(configuration: Configuration) -> None:
     settings = configuration.settings
     if settings.insecure:
         log.event("insecure", "warning", meaning="the home agent is not authenticated where no key is configured")
-    engine = MobileNode(settings, SystemRandom())
+    recorder = Recorder(Path(settings.record), "mobilenode") if settings.record else None
+    engine = MobileNode(settings, SystemRandom() if recorder is None else recorder.random())
     shell = Shell(
-        engine,
+        engine if recorder is None else Recorded(engine, recorder),
         device=settings.device,
         dataplane=settings.dataplane,
         control=settings.control,
@@ -29,5 +32,9 @@ async def run(configuration: Configuration) -> None:
         router=settings.mobile_router,
     )
     Operator(shell, engine, configuration.rules)
-    async with shell:
-        await shell.serve()
+    try:
+        async with shell:
+            await shell.serve()
+    finally:
+        if recorder is not None:
+            recorder.close()

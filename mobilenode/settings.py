@@ -153,3 +153,4 @@ class MobileNodeSettings:
     control: str = "/run/mip6/mobilenode.sock"
     log: str = "info"
     log_format: str = "text"
+    record: str | None = None

@@ -19,6 +19,7 @@ SHELLS = {
         "status.py",
         "revoke.py",
         "flowcommand.py",
+        "replay.py",
         "config.py",
         "configfile.py",
     },

@@ -6,6 +6,7 @@ import pytest
 
 from labs.namespaces import missing
 from labs.runner import wait_for_addresses
+from mip6.replay import replay
 from tests.netns.support import (
     CELLULAR_BID,
     LIMIT,
@@ -139,3 +140,24 @@ def test_a_dead_home_agent_is_left_for_the_next(parked: Car) -> None:
     parked.lab.until(lambda: parked.mobile()["home_agent"] == address, 15, "the second home agent has its turn")
     parked.until_registered()
     assert parked.echo(b"second") == b"second"
+
+
+def test_a_recorded_run_replays_to_the_letter(parked: Car) -> None:
+    """Both ends: registration, a handoff, deregistration, and the home agent's second life with its store."""
+    wait_for_addresses(parked.lab)
+    journals = {name: parked[name].directory / "run.jsonl" for name in ("ha", "mr")}
+    ha, mr = parked["ha"], parked["mr"]
+    ha.start_daemon("homeagent", record=str(journals["ha"]))
+    parked.home()
+    mr.start_daemon("mobilenode", record=str(journals["mr"]))
+    parked.until_registered()
+    ha.stop(ha.daemons["homeagent"], kill=True)
+    ha.start_daemon("homeagent", record=str(journals["ha"]))
+    parked["ar1"].set_link("wlan", up=False)
+    parked.lab.until(lambda: len(home_bindings(parked.home())) == 1, LIMIT, "one binding is left")
+    assert mr.stop(mr.daemons["mobilenode"]) == 0
+    assert ha.stop(ha.daemons["homeagent"]) == 0
+    for name, program in (("ha", "homeagent"), ("mr", "mobilenode")):
+        for journal in sorted(journals[name].parent.glob("run.jsonl*")):
+            lines = journal.read_text().splitlines()
+            assert replay(lines, parked[name].directory / f"{program}.toml") == (len(lines) - 1, None), journal
