@@ -8,24 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from labs.flows import DIRECTIONS, Download, Stream, Window, octets_in
+from labs.flows import DIRECTIONS, DOWN, UP, Download, Stream, Window, octets_in
 from labs.recording import Played, Recording, directions_of
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One measured value against its limit: at most, or with `at_least` the other way."""
+    """One measured value against its limit: at most, or with `at_least` the other way. None: it is only told."""
 
     name: str
     value: float
     unit: str
-    limit: float
+    limit: float | None
     at_least: bool = False
 
     @property
     def passed(self) -> bool:
+        if self.limit is None:
+            return True
         return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def says(self) -> str:
+        """The limit in words."""
+        if self.limit is None:
+            return ""
+        return f"{'≥' if self.at_least else '≤'} {self.limit:,.10g}"
 
 
 Judge = Callable[[Recording, Played], Sequence[Check]]
@@ -45,7 +55,7 @@ def carried(flow: str, link: str, directions: tuple[str, ...] = DIRECTIONS, at_l
     return judge
 
 
-def copied(flow: str, links: Sequence[str], at_least: float = 98.0) -> Judge:
+def copied(flow: str, links: Sequence[str], at_least: float = 95.0) -> Judge:
     """Each of the links carried at least this share (in %) of what the busiest of them did."""
 
     def judge(recording: Recording, played: Played) -> list[Check]:
@@ -115,6 +125,46 @@ def gap(flow: str, at_most: float) -> Judge:
             longest = round(recording.report(flow, direction, played.window).gap, 1)
             checks.append(Check(f"{played.name}: {flow} gap {direction}", longest, "ms", at_most))
         return checks
+
+    return judge
+
+
+def median_gap(flow: str, phases: Sequence[str], at_most: float, what: str) -> Judge:
+    """The median of a stream's longest interruptions in several phases, in milliseconds, each direction by itself."""
+
+    def judge(recording: Recording, _: Played) -> list[Check]:
+        checks = []
+        for direction in _directions(recording, flow):
+            windows = [recording.phase(phase).window for phase in phases]
+            middle = median(recording.report(flow, direction, window).gap for window in windows)
+            checks.append(Check(f"{what}: median gap {direction}", round(middle, 1), "ms", at_most))
+        return checks
+
+    return judge
+
+
+def recovery(flow: str, noticed: str) -> Judge:
+    """Where the time of a recovery goes, in milliseconds from what happened last in the phase; told, not limited.
+
+    Detection: until the mobile node reports `noticed`. Signalling: from there until the home agent has the Binding
+    Update. Forwarding: from there until a packet arrives that was sent after it (down), and from the detection until
+    one arrives that was sent after that (up), for the mobile node need not wait for anybody.
+    """
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        happened = played.moments[-1]
+        noticed_at = recording.reported(noticed, "mr", happened)
+        bound_at = recording.reported("binding registered", "ha", noticed_at)
+        parts = {"detection": (happened, noticed_at), "signalling": (noticed_at, bound_at)}
+        for direction, since in ((DOWN, bound_at), (UP, noticed_at)):
+            received = recording.streams[flow, direction].received
+            arrivals = [record.arrived for record in received if since is not None and record.sent >= since]
+            parts[f"forwarding {direction}"] = (since, min(arrivals, default=None))
+        return [
+            Check(f"{played.name}: {name}", round((end - start) / 1e6, 1), "ms", None)
+            for name, (start, end) in parts.items()
+            if start is not None and end is not None
+        ]
 
     return judge
 

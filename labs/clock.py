@@ -1,35 +1,34 @@
-"""A time of day of their own for the daemons of a lab, by libfaketime: Linux has no namespace for CLOCK_REALTIME.
+"""A time of day of their own for the daemons of a story: `python -m labs.clock FILE PROGRAM ARGUMENT...`.
 
-Only the time of day: intervals and deadlines go by the clocks that never jump, and these are left alone.
+Linux has no namespace for CLOCK_REALTIME, so Python's `time.time()` is what is set: by the seconds that FILE says, and
+that may be changed while the program runs. Intervals and deadlines go by the clocks that never jump, and stay as they
+are. (libfaketime would do it for any program, but breaks clock_nanosleep(2) of the clocks that it is told to leave.)
 """
 
 from __future__ import annotations
 
+import runpy
+import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-_LIBRARIES = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-
-
-def missing() -> str | None:
-    """What the machine lacks for it."""
-    return None if _LIBRARIES else "libfaketime is missing: install the Debian package faketime"
+_real_time = time.time
 
 
 def set_time(file: Path, now: float) -> None:
-    """Whoever runs with `variables(file)` sees this time, in seconds since 1970, from now on."""
+    """Whoever runs by this file sees this time, in seconds since 1970, from now on."""
     successor = file.with_suffix(".new")
-    successor.write_text(f"{now - time.time():+.3f}\n")
+    successor.write_text(f"{now - _real_time()}\n")
     successor.rename(file)
 
 
-def variables(file: Path) -> Mapping[str, str]:
-    """Of the environment, for a process whose clock is in this file."""
-    return {
-        "LD_PRELOAD": str(_LIBRARIES[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_NO_CACHE": "1",
-        "NO_FAKE_STAT": "1",
-    }
+def main() -> None:
+    """Run the program, a module, by the clock of the file."""
+    file, program = Path(sys.argv[1]), sys.argv[2]
+    sys.argv = [program, *sys.argv[3:]]
+    time.time = lambda: _real_time() + float(file.read_text())
+    runpy.run_module(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

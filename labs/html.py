@@ -87,8 +87,7 @@ def _group(name: str, checks: list[Check], start: str) -> Iterator[str]:
 
 def _row(check: Check, name: str) -> str:
     state, mark = ("good", "✓") if check.passed else ("bad", "✗")
-    relation = "at least" if check.at_least else "at most"
     return (
         f'<tr><td class="mark {state}">{mark}</td><td>{escape(name)}</td><td class="value">{check.value:,.10g}</td>'
-        f'<td class="unit">{escape(check.unit)}</td><td class="limit">{relation} {check.limit:,.10g}</td></tr>'
+        f'<td class="unit">{escape(check.unit)}</td><td class="limit">{check.says}</td></tr>'
     )

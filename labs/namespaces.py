@@ -70,7 +70,7 @@ class Lab:
         """`label` is what the lab is known by; without one the first free of NAME, NAME-2, NAME-3 and so on is taken.
 
         `flows` are counted on the access links, beside the totals. `netem`: whether it emulates links; None: if the
-        kernel has it. `own_clock`: the daemons' time of day can be set, by libfaketime.
+        kernel has it. `own_clock`: the daemons' time of day can be set.
         """
         if label is not None and not _LABEL.fullmatch(label):
             raise LabError(f"lab label {label!r}: expected lower case letters and digits, joined by single hyphens")
@@ -131,8 +131,7 @@ class Lab:
 
     def start_daemon(self, node: LabNode, program: str) -> None:
         """Start one, with the overrides that `start_daemons` was given, and wait until it answers."""
-        variables = clock.variables(self._clock) if self._own_clock else {}
-        node.start_daemon(program, variables, **self._overrides)
+        node.start_daemon(program, self._clock if self._own_clock else None, **self._overrides)
         self.until(partial(node.status, program), DAEMON_LIMIT, f"{program} on {node.name} answers")
 
     def set_clock(self, time: float) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labs import render
+from labs.inside import inside, set_up
 from labs.processes import end_processes
 from labs.topology import Node, Topology, readvertised
 from mip6.system.control import ControlError, request
@@ -82,9 +84,7 @@ class LabNode:
             raise LabError(f"{self.name}: {' '.join(map(str, command))}: status {done.returncode}: {said}")
         return done.stdout
 
-    def popen(
-        self, *command: str | Path, log: str, variables: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def popen(self, *command: str | Path, log: str) -> subprocess.Popen[bytes]:
         """Start a command that goes on; its output is in the file `log` of the node's directory.
 
         It is a session of its own, so that Ctrl-C reaches the lab alone, which then ends it.
@@ -96,16 +96,14 @@ class LabNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**environment(), **(variables or {})},
+                env=environment(),
             )
         self.processes[process] = self.directory / log
         return process
 
-    def python(
-        self, module: str, *arguments: str | Path, log: str, variables: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def python(self, module: str | Path, *arguments: str | Path, log: str) -> subprocess.Popen[bytes]:
         """`popen` of `python -m MODULE`, with this interpreter and these sources."""
-        return self.popen(sys.executable, "-m", module, *arguments, log=log, variables=variables)
+        return self.popen(sys.executable, "-m", module, *arguments, log=log)
 
     def operate(self, *words: str) -> str:
         """`mip6 WORDS` as the user of this node gives it: the agents' files are where agents have them."""
@@ -134,7 +132,10 @@ class LabNode:
 
     def set_link(self, interface: str, *, up: bool) -> None:
         """Take an interface down (its peer loses its carrier) or up again, with the routes it had."""
-        self.run("ip", "link", "set", interface, "up" if up else "down")
+        with inside(NETNS / self.namespace):
+            asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with asking:
+            set_up(asking, interface, up)
         if up:
             self._ip_batch(render.route_commands(self.node, interface))
 
@@ -196,9 +197,7 @@ class LabNode:
         (self.directory / "radvd.conf").write_text(render.radvd(self.node))
         self.process("radvd").send_signal(signal.SIGHUP)
 
-    def start_daemon(
-        self, program: str, variables: Mapping[str, str] | None = None, **overrides: object
-    ) -> subprocess.Popen[bytes]:
+    def start_daemon(self, program: str, own_clock: Path | None = None, **overrides: object) -> subprocess.Popen[bytes]:
         """Write a daemon's file (mode 0600: keys are in there) and start it; it may not answer yet.
 
         `overrides` replace settings in the table named like the program, None leaves one out; `variables` are of its
@@ -214,7 +213,8 @@ class LabNode:
         config.touch(0o600)
         table = {name: value for name, value in {**own, **paths, **overrides}.items() if value is not None}
         config.write_text(render.toml({**settings, program: table}))
-        self.daemons[program] = self.python(program, "--config", config, log=f"{program}.log", variables=variables)
+        command = [program] if own_clock is None else ["labs.clock", own_clock, program]
+        self.daemons[program] = self.python(*command, "--config", config, log=f"{program}.log")
         return self.daemons[program]
 
 

@@ -312,10 +312,9 @@ def _page(figure: Figure, report: Report, title: str, height: float, table: floa
     for number, check in enumerate(report.checks):
         column, row = divmod(number, half)
         x, y = 0.02 + 0.5 * column, (table - 0.12 - 0.21 * row) / height
-        relation = "≥" if check.at_least else "≤"
         color = _GOOD if check.passed else _LOST
         figure.text(x, y, "✓" if check.passed else "✗", color=color, fontsize=9, fontweight="bold")
         figure.text(x + 0.016, y, check.name, fontsize=8)
         figure.text(x + 0.345, y, f"{check.value:,.10g}", fontsize=8, ha="right", fontweight="bold")
         figure.text(x + 0.35, y, check.unit, fontsize=8, alpha=0.8)
-        figure.text(x + 0.425, y, f"{relation} {check.limit:,.10g}", fontsize=8, alpha=0.7)
+        figure.text(x + 0.425, y, check.says, fontsize=8, alpha=0.7)

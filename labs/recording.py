@@ -13,6 +13,7 @@ from typing import Any
 from labs.flows import DIRECTIONS, DOWN, Download, Record, Stream, StreamReport, Window, octets_in, stream_report
 from labs.render import TOTAL, counter_name
 
+LOG_PRECISION = 1_000_000  # nanoseconds: logs tell whole milliseconds, rounded down
 Counters = dict[str, tuple[int, int]]  # packets and octets, by the name of the counter
 
 
@@ -90,6 +91,13 @@ class Recording:
 
     def phase(self, name: str) -> Played:
         return next(played for played in self.phases if played.name == name)
+
+    def reported(self, says: str, source: str, since: int | None) -> int | None:
+        """When the agent of a node first reported this after `since`; None if it did not."""
+        if since is None:
+            return None
+        times = (report.time for report in self.reports if report.says == says and report.source == source)
+        return min((max(time, since) for time in times if time > since - LOG_PRECISION), default=None)
 
     def flow(self, name: str) -> Stream | Download:
         return next(flow for flow in self.flows if flow.name == name)

@@ -31,7 +31,7 @@ from random import Random
 from typing import Any, NoReturn, Protocol
 
 from labs.emulation import Channel, Quality
-from labs.inside import inside
+from labs.inside import inside, is_up, set_up
 
 _BATCH = 64  # packets read from one end before the other ends have their turn
 _LARGEST = 9216  # octets of a frame
@@ -42,8 +42,7 @@ _PATIENCE = 1.0  # seconds for a request; nothing is relayed meanwhile, so our c
 
 _ETH_P_ALL = 3
 _SO_RCVBUFFORCE = 33
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCETHTOOL = 0x8913, 0x8914, 0x8946
-_IFF_UP = 1
+_SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
 _TUNSETIFF, _TUNSETCARRIER = 0x400454CA, 0x400454E2
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
@@ -137,7 +136,7 @@ class PacketPort:
 
     def set_carrier(self, present: bool) -> None:
         # An end sees no carrier while its peer is down, and is told so at once, which a TUN device's carrier is not.
-        _set_up(self._socket, self._peer, present)
+        set_up(self._socket, self._peer, present)
 
 
 class TunPort:
@@ -192,7 +191,7 @@ class NodeSide:
         except OSError as error:
             if error.errno != errno.ENOBUFS:  # more news than the socket holds: it is looked at all the same
                 raise
-        return bool(_flags(self._asking, self._interface) & _IFF_UP)
+        return is_up(self._asking, self._interface)
 
     def _finish_packets(self) -> None:
         """The node's kernel computes checksums and cuts segments itself: the frames that we see are whole."""
@@ -312,18 +311,6 @@ def _losing() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _LOST:
             raise
-
-
-def _flags(asking: socket.socket, interface: str) -> int:
-    answer = fcntl.ioctl(asking, _SIOCGIFFLAGS, struct.pack("16sH22x", interface.encode(), 0))
-    return int(struct.unpack_from("16xH", answer)[0])
-
-
-def _set_up(asking: socket.socket, interface: str, up: bool) -> None:
-    flags = _flags(asking, interface)
-    wanted = flags | _IFF_UP if up else flags & ~_IFF_UP
-    if wanted != flags:
-        fcntl.ioctl(asking, _SIOCSIFFLAGS, struct.pack("16sH22x", interface.encode(), wanted))
 
 
 def main() -> None:

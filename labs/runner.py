@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labs import clock
 from labs.acting import carry_out
 from labs.actions import Carrier
 from labs.checks import Check, whole_story
@@ -65,8 +64,6 @@ class Runner:
         checks: tuple[Check, ...] = ()
         error = None
         try:
-            if self.scenario.clock is not None and (lacks := clock.missing()):
-                raise LabError(lacks)
             with self.lab:
                 self._start(overrides)
                 self.sampler = Sampler(self._counting())

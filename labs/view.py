@@ -67,12 +67,9 @@ class View:
         width = max((len(check.name) for check in report.checks), default=0)
         for check in report.checks:
             mark = self._paint(_GREEN, "✓") if check.passed else self._paint(_RED, "✗")
-            relation = "≥" if check.at_least else "≤"
-            value, limit = f"{round(check.value, 3):,.10g}", f"{check.limit:,.10g}"
+            value = f"{round(check.value, 3):,.10g}"
             unit = "" if check.unit == "" else f" {check.unit}"
-            self._print(
-                f"  {mark} {check.name:<{width}}  {value:>10}{unit} {self._paint(_DIM, f'({relation} {limit})')}"
-            )
+            self._print(f"  {mark} {check.name:<{width}}  {value:>10}{unit} {self._paint(_DIM, f'{check.says}')}")
         self._print("")
         failed = sum(not check.passed for check in report.checks)
         if report.error is not None:
@@ -91,9 +88,7 @@ class View:
             passed = sum(check.passed for check in report.checks)
             mark = self._paint(_GREEN, "✓") if report.passed else self._paint(_RED, "✗")
             said = f"{passed:>3} of {len(report.checks):>3} checks" if report.error is None else report.error
-            failed = [
-                f"{c.name}: {c.value:,.10g} {c.unit} against {c.limit:,.10g}" for c in report.checks if not c.passed
-            ]
+            failed = [f"{c.name}: {c.value:,.10g} {c.unit} against {c.says}" for c in report.checks if not c.passed]
             self._print(f"  {mark} {report.scenario:<{width}}  {said}  {'; '.join(failed)}".rstrip())
 
     def _keep(self) -> None:

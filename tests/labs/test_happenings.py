@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from labs import clock
 from labs.acting import carry_out
 from labs.actions import Advertise, Carrier, ForgetMappings, Kill, Run, SetClock, Start, cut, restore
 from labs.namespaces import Lab, missing
@@ -133,7 +132,6 @@ class TestInOneNetwork:
         carry_out(lab, Run("host", ("touch", str(lab["host"].directory / "there")), "touch"))
         assert (lab["host"].directory / "there").exists()
 
-    @pytest.mark.skipif(bool(clock.missing()), reason=str(clock.missing()))
     def test_a_daemon_has_the_time_of_day_of_the_story(self, lab: Lab) -> None:
         lab.set_clock(datetime(2031, 5, 1, 21, 59, tzinfo=UTC).timestamp())
         lab.start_daemons(log="debug")
