@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test labs bench lint clean
+.PHONY: setup demo test test-vm labs bench lint clean
 
 setup: $(STAMP)
 
@@ -16,6 +16,10 @@ demo: setup
 
 test: setup
 	@tools/test
+
+# Debian's kernel under qemu: steps by name, e.g. make test-vm STEPS="units car"; results in build/vm/output/
+test-vm: setup
+	@tools/test-vm $(STEPS)
 
 labs: setup
 	@$(VENV)/bin/mip6 lab all

@@ -6,6 +6,8 @@ On a terminal the picture is redrawn in place; elsewhere only its last state in 
 from __future__ import annotations
 
 import os
+import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -39,17 +41,19 @@ class View:
         self._rates: Sequence[LinkRate] = ()
 
     def title(self, text: str) -> None:
-        self._print(self._paint(_BOLD, text))
+        self._print(self._paint(_BOLD, self._fold(text, 0)))
 
     def phase(self, name: str, says: str) -> None:
         self._keep()
         self._print("")
-        self._print(f"{self._paint(_BOLD + _CYAN, '▸ ' + name)}  {says}")
+        start = f"▸ {name}"
+        text = self._fold(f"{start}  {says}", 2)
+        self._print(self._paint(_BOLD + _CYAN, start) + text[len(start) :])
 
     def note(self, text: str) -> None:
         """A line under the present phase, above the picture."""
         self._erase()
-        self._print(f"  {text}")
+        self._print(self._fold(f"  {text}", 4))
         if self.live:
             self._draw()
 
@@ -90,6 +94,13 @@ class View:
             said = f"{passed:>3} of {len(report.checks):>3} checks" if report.error is None else report.error
             failed = [f"{c.name}: {c.value:,.10g} {c.unit} against {c.says}" for c in report.checks if not c.passed]
             self._print(f"  {mark} {report.scenario:<{width}}  {said}  {'; '.join(failed)}".rstrip())
+
+    def _fold(self, text: str, indent: int) -> str:
+        """On a terminal, between words where a line is longer than the window."""
+        if not self.live:
+            return text
+        width = max(shutil.get_terminal_size().columns, 20)
+        return textwrap.fill(text, width, subsequent_indent=" " * indent, drop_whitespace=True, tabsize=1)
 
     def _keep(self) -> None:
         """The picture as it is becomes part of the text."""

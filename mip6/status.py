@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from mip6.system.control import ControlError, request
 
 RUN_DIRECTORY = Path("/run/mip6")
 WATCH_INTERVAL = 1.0  # seconds
-CLEAR_SCREEN = "\x1b[H\x1b[2J"
+HOME, CLEAR_LINE, CLEAR_BELOW, NO_WRAP, WRAP = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[?7l", "\x1b[?7h"
 TRAFFIC = ("packets_out", "bytes_out", "packets_in", "bytes_in")
 
 
@@ -32,19 +33,51 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit status 1 when nobody answers."""
     try:
         path = arguments.control or find_socket()
-        while True:
-            answer = request(path, {"command": "status"})
-            text = json.dumps(answer) if arguments.json else render(answer)
-            clear = CLEAR_SCREEN if arguments.watch and not arguments.json and sys.stdout.isatty() else ""
-            print(clear + text, flush=True)
-            if not arguments.watch:
-                return 0
+        text = _text(path, arguments.json)
+        if arguments.watch and not arguments.json and sys.stdout.isatty():
+            _watch(path, text)
+        while arguments.watch:
+            print(text, flush=True)
             time.sleep(WATCH_INTERVAL)
+            text = _text(path, arguments.json)
+        print(text)
+        return 0
     except ControlError as error:
         print(f"mip6 status: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
+
+
+def _text(path: Path, as_json: bool) -> str:
+    answer = request(path, {"command": "status"})
+    return json.dumps(answer) if as_json else render(answer)
+
+
+def _watch(path: Path, text: str) -> Never:
+    """Redraw in place until Ctrl-C. A daemon that does not answer may be restarting: that is shown, and asked again."""
+    sys.stdout.write(NO_WRAP)
+    try:
+        while True:
+            sys.stdout.write(screen(text, shutil.get_terminal_size().lines))
+            sys.stdout.flush()
+            time.sleep(WATCH_INTERVAL)
+            try:
+                text = _text(path, False)
+            except ControlError as error:
+                text = f"mip6 status: {error}"
+    finally:
+        sys.stdout.write(WRAP)
+        sys.stdout.flush()
+
+
+def screen(text: str, height: int) -> str:
+    """What to write to a terminal that cuts long lines: each over the old one, the last row for what is left out."""
+    lines = text.splitlines()
+    if len(lines) >= height:
+        left = len(lines) - (height - 2)
+        lines = [*lines[: height - 2], f"... {left} more lines: a taller window, or mip6 status without --watch"]
+    return HOME + "".join(line + CLEAR_LINE + "\n" for line in lines) + CLEAR_BELOW
 
 
 def find_socket(role: str | None = None, directory: Path = RUN_DIRECTORY) -> Path:

@@ -108,3 +108,13 @@ def test_json_is_what_the_daemon_said(tmp_path: Path, capsys: pytest.CaptureFixt
         assert cli.main(["status", "--json", "--control", str(path)]) == 0
         server.join()
     assert json.loads(capsys.readouterr().out) == MOBILE_NODE
+
+
+def test_a_terminal_is_redrawn_in_place_and_never_scrolls() -> None:
+    """Each line over the old one; what is too much for the window is said in its last row."""
+    short = status.screen("one\ntwo", 24)
+    assert short == "\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J"
+    long = status.screen("\n".join(str(number) for number in range(30)), 10)
+    shown = long.replace("\x1b[K", "").removeprefix("\x1b[H").removesuffix("\x1b[J").splitlines()
+    assert shown[:8] == [str(number) for number in range(8)] and len(shown) == 9
+    assert shown[8].startswith("... 22 more lines")

@@ -58,15 +58,16 @@ ip netns add mobile
 ip link set lo up
 ip -6 address add 2001:db8:1::1/128 dev lo
 ip netns exec mobile ip link set lo up
+metric=1024
 for link in wlan:a wwan:b; do
-    name=${link%:*} net=${link#*:}
+    name=${link%:*} net=${link#*:} metric=$((metric + 1))
     ip link add $name type veth peer ${name}0 netns mobile
     ip link set $name up
     ip netns exec mobile ip link set ${name}0 up
     ip -6 address add 2001:db8:$net::1/64 dev $name nodad
     ip -6 address add fe80::1/64 dev $name nodad
     ip netns exec mobile ip -6 address add 2001:db8:$net::2/64 dev ${name}0 nodad
-    ip netns exec mobile ip -6 route add default via fe80::1 dev ${name}0
+    ip netns exec mobile ip -6 route add default via fe80::1 dev ${name}0 metric $metric
 done
 sysctl -q -w net.ipv6.conf.all.forwarding=1
 """
