@@ -11,29 +11,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from homeagent import views
 from homeagent.admission import judge
+from homeagent.answers import Exchange, accept, refuse
 from homeagent.bindingcache import BindingCacheEntry, from_record
 from homeagent.deadlines import Deadlines
 from homeagent.discovery import Discovery
-from homeagent.dualstack import Ipv4HomeAddresses, nat_detection, reachable, stated_alone
+from homeagent.dualstack import Ipv4HomeAddresses, reachable
 from homeagent.reception import ERRORS_PER_SECOND, Reception
-from homeagent.registration import Accepted, Refusal, Request
-from homeagent.revocation import Revocations
-from homeagent.security import Discard, Proof, authenticate, protect
+from homeagent.registration import Accepted, Refusal
+from homeagent.revocation import Revocations, requested_bids
+from homeagent.security import Discard, authenticate
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node
-from mip6.headers import SignallingPacket, build_packet, parse_packet
+from mip6.headers import SignallingPacket, parse_packet
 from mip6.icmp6 import HomeAgentDiscoveryRequest, MobilePrefixSolicitation
-from mip6.messages import BindingAcknowledgement, BindingRevocationAcknowledgement, BindingUpdate, decode_message
-from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
-from mip6.options import BindingRefreshAdvice
+from mip6.messages import BindingRevocationAcknowledgement, BindingUpdate, decode_message
+from mip6.numbers import BindingStatus
 from mip6.ratelimit import RateLimit
 from mip6.wire import FormError
 
@@ -41,23 +41,6 @@ if TYPE_CHECKING:
     from random import Random
 
 PATH_MTU_LIFETIME = 600.0  # seconds after which a learned path MTU is forgotten (RFC 8201 §4)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A Binding Update on its way through the ladder, with all that is known of it."""
-
-    event: events.PacketReceived
-    packet: SignallingPacket
-    update: BindingUpdate
-    node: NodeSettings
-    proof: Proof
-
-    def request(self) -> Request:
-        """What the rules of registration need of it."""
-        packet = self.packet
-        has_option = packet.home_address is not None
-        return Request(self.update, packet.sender(), packet.source, has_option, self.proof.timestamp, self.event.outer)
 
 
 class HomeAgent:
@@ -262,13 +245,6 @@ class HomeAgent:
         if accepted.created and views.on_home_link(self.settings, home):
             assert self.settings.home_link is not None
             result.append(actions.AnnounceNeighbour(home, self.settings.home_link, entry.mobile_router))
-        options = (*ipv4, *accepted.options)  # IPv4 Address Acknowledgement before all BIDs (RFC 5648 §8.2)
-        advice = self.settings.refresh_advice // 4 * 4
-        if 0 < advice < accepted.lifetime:
-            options = (BindingRefreshAdvice(advice), *options)
-        flags = AckFlag.MOBILE_ROUTER if exchange.update.flags & UpdateFlag.MOBILE_ROUTER else AckFlag(0)
-        update = exchange.update
-        answer = BindingAcknowledgement(accepted.status, flags, update.sequence, accepted.lifetime, options)
         name = "binding registered" if accepted.lifetime else "binding deregistered"
         self._counts["accepted"] += 1
         fields: dict[str, object] = {
@@ -276,16 +252,15 @@ class HomeAgent:
             "bindings": {one.bid: views.where(one) for one in entry.bindings},
             "flows": [flow.fid for flow in entry.flows],
             "lifetime": accepted.lifetime,
-            "sequence": update.sequence,
+            "sequence": exchange.update.sequence,
             "status": accepted.status.name,
         }
         refresh = before is not None and views.places(before) == views.places(entry)
-        return [*result, self._answer(exchange, answer), Report(name, "debug" if refresh else "info", fields)]
+        answer = accept(self.settings, exchange, accepted, ipv4)
+        return [*result, answer, Report(name, "debug" if refresh else "info", fields)]
 
     def _refuse(self, exchange: Exchange, refusal: Refusal, now: float) -> list[Action]:
         self._counts[f"refused_{int(refusal.status)}"] += 1
-        sequence = exchange.update.sequence if refusal.sequence is None else refusal.sequence
-        answer = BindingAcknowledgement(refusal.status, AckFlag(0), sequence, 0, refusal.options)
         fields = {
             "home_address": str(exchange.packet.sender()),
             "source": str(exchange.packet.source),
@@ -296,21 +271,7 @@ class HomeAgent:
         proved = refusal.status != BindingStatus.MIPV6_AUTH_FAIL
         if not proved and exchange.event.outer is not None and not self._strangers.allow(now):
             return [report]  # whoever spoofs addresses does not make this a reflector
-        return [self._answer(exchange, answer), report]
-
-    def _answer(self, exchange: Exchange, answer: BindingAcknowledgement) -> SendPacket:
-        """RFC 6275 §9.5.4: to the source of the Binding Update; a routing header if and only if it had the option.
-        In the same encapsulation, between the same ends (RFC 5555 §4.2)."""
-        packet, event = exchange.packet, exchange.event
-        if event.outer is not None:
-            stated = stated_alone(exchange.update)
-            detection = nat_detection(self.settings, exchange.update, event.outer, stated)
-            answer = replace(answer, options=(detection, *answer.options))
-        mh = protect(answer, exchange.proof, exchange.node, packet)
-        data = build_packet(self.settings.address, packet.source, mh, routing_address=packet.home_address)
-        if packet.source == packet.sender() and event.link_layer_source:  # from home (§10.3.2)
-            return SendPacket(data, event.interface, event.link_layer_source)
-        return SendPacket(data, outer=event.outer)
+        return [refuse(self.settings, exchange, refusal), report]
 
     # --- entries, time, revocation ----------------------------------------------------------------------------------
 
@@ -387,13 +348,7 @@ class HomeAgent:
         entry = self._cache.get(home)
         if entry is None or not entry.bindings:
             raise ValueError(f"{home} has no binding")
-        wanted = arguments.get("bids") or []
-        if not isinstance(wanted, list) or not all(isinstance(one, int) for one in wanted):
-            raise ValueError(f"bids: expected a list of numbers, not {wanted!r}")
-        bids = frozenset(wanted)
-        missing = bids - {one.bid for one in entry.bindings}
-        if missing:
-            raise ValueError(f"{home} has no binding with BID {min(missing)}")
+        bids = requested_bids(arguments.get("bids") or [], entry)
         if self._revocations.pending(home):
             raise ValueError(f"bindings of {home} are being revoked already")
         node = self._nodes.get(home) or NodeSettings(home_address=home)
@@ -439,10 +394,3 @@ class HomeAgent:
     def _rebuild(self) -> list[Action]:
         changes = [change for entry in list(self._cache.values()) for change in self._set_entry(entry)]
         return changes[:1]
-
-
-def _request(exchange: Exchange) -> Request:
-    packet = exchange.packet
-    has_option = packet.home_address is not None
-    outer = exchange.event.outer
-    return Request(exchange.update, packet.sender(), packet.source, has_option, exchange.proof.timestamp, outer)

@@ -41,6 +41,16 @@ class Revocation:
     retries: int = 0
 
 
+def requested_bids(wanted: object, entry: BindingCacheEntry) -> frozenset[int]:
+    """The BIDs that an operator names, none for all; ValueError says what is wrong with them."""
+    if not isinstance(wanted, list) or not all(isinstance(one, int) for one in wanted):
+        raise ValueError(f"bids: expected a list of numbers, not {wanted!r}")
+    missing = set(wanted) - {one.bid for one in entry.bindings}
+    if missing:
+        raise ValueError(f"{entry.home_address} has no binding with BID {min(missing)}")
+    return frozenset(wanted)
+
+
 class Revocations:
     """The indications that wait for an acknowledgement, at most one per home address."""
 
