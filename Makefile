@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml tools/setup
+$(STAMP): pyproject.toml setup.py tools/setup $(wildcard mip6/dataplane/fastpath.bpf.c mip6/dataplane/fastpath/*.h)
 	@PYTHON=$(PYTHON) VENV=$(VENV) tools/setup
 	@touch $@
 

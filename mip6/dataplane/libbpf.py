@@ -166,6 +166,16 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {  # result, then arguments; all of th
     "bpf_map_delete_elem": (c_int, c_int, c_char_p),
     "bpf_map_get_next_key": (c_int, c_int, c_char_p, c_void_p),
     "bpf_map_update_batch": (c_int, c_int, c_char_p, c_char_p, POINTER(c_uint32), c_void_p),
+    "bpf_map_lookup_batch": (
+        c_int,
+        c_int,
+        c_void_p,
+        c_void_p,
+        c_void_p,
+        c_void_p,
+        POINTER(c_uint32),
+        c_void_p,
+    ),
     "bpf_map_delete_batch": (c_int, c_int, c_char_p, POINTER(c_uint32), c_void_p),
     "bpf_prog_test_run_opts": (c_int, c_int, POINTER(RunOptions)),
     "bpf_prog_bind_map": (c_int, c_int, c_int, c_void_p),
@@ -200,7 +210,7 @@ def _call(name: str, *arguments: Any, about: str = "") -> int:
 
 class Map:
     """One map in the kernel. Keys and values are octets of exactly `key_size` and `value_size`; of a per-CPU map the
-    value holds one part of `part_size` octets per possible CPU."""
+    value holds one record, in `part_size` octets, per possible CPU."""
 
     def __init__(self, fd: int) -> None:
         """Takes the file descriptor over."""
@@ -211,6 +221,7 @@ class Map:
         self.shape: tuple[int, int, int] = (info.type, info.key_size, info.value_size)
         self.key_size: int = info.key_size
         self.max_entries: int = info.max_entries
+        self.record_size: int = info.value_size
         per_cpu = info.type in _PER_CPU_TYPES
         self.part_size: int = info.value_size + 7 & ~7 if per_cpu else info.value_size
         self.value_size: int = self.part_size * (_call("libbpf_num_possible_cpus") if per_cpu else 1)
@@ -251,6 +262,24 @@ class Map:
             key = buffer.raw
             yield key
         self._absent("bpf_map_get_next_key")
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values of a hash map, with few system calls; what changes meanwhile may come twice or not."""
+        size = min(_BATCH, self.max_entries)
+        keys, values = (ctypes.create_string_buffer(size * one) for one in (self.key_size, self.value_size))
+        place, before, last = ctypes.create_string_buffer(max(self.key_size, 4)), None, False
+        while not last:
+            count = c_uint32(size)
+            arguments = (self.fd, before, place, keys, values, byref(count), None)
+            if library().bpf_map_lookup_batch(*arguments) < 0:
+                self._absent("bpf_map_lookup_batch")
+                last = True
+            before, key, value = place, keys.raw, values.raw
+            for i in range(count.value):
+                yield (
+                    key[i * self.key_size : (i + 1) * self.key_size],
+                    value[i * self.value_size : (i + 1) * self.value_size],
+                )
 
     def update_batch(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Insert or replace many, with few system calls. After a LibbpfError some are changed and some not."""

@@ -9,6 +9,8 @@ import socket
 import struct
 
 _SIOCETHTOOL, _ETHTOOL_GLINK = 0x8946, 0x0A
+_SIOCGIFHWADDR = 0x8927
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 
 
 def interface_index(name: str) -> int:
@@ -25,6 +27,13 @@ def interface_name(index: int) -> str | None:
         return socket.if_indextoname(index)
     except OSError:
         return None
+
+
+def has_link_header(name: str) -> bool:
+    """Whether its packets have an Ethernet header; raw-IP modems, PPP, TUN have none. OSError (ENODEV): no such one."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16s24x", name.encode()))
+    return struct.unpack_from("=16xH", answer)[0] in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
 
 
 def carrier(sock: socket.socket, name: str) -> bool | None:

@@ -1,0 +1,196 @@
+"""Nodes as octets of the fast path's maps: fastpath/layout.h in Python.
+
+What the programs cannot do is marked, and they leave such packets to userspace.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel
+from mip6.selectors import FLOW_LABEL_MASK, IPv4Selector, IPv6Selector, Range, TrafficSelector
+
+CHUNK = 448
+MAX_CHUNKS = 16
+MAX_TUNNELS = 16
+NO_SLOT = 0xFF
+SETTINGS = struct.Struct("=IIII")
+OWNER_KEY = struct.Struct("=II16s")
+OWNER = struct.Struct("=16sIIHBBB3x")
+CHUNK_KEY = struct.Struct("=II")
+TUNNEL = struct.Struct("=16s16sQIIIHHHHB3x")
+RULE = struct.Struct("=BBBBHBBHHHHBBB5x")
+LABELS = struct.Struct("=IIII")
+SPAN = struct.Struct("=QQQQ")
+COUNT = struct.Struct("=QQQQ")
+ENDS = struct.Struct("=16s16s")
+NUMBER = struct.Struct("=I")
+DROP = struct.Struct("=Q")
+SIZES = {  # key and value of each map
+    "settings": (NUMBER.size, SETTINGS.size),
+    "owners": (OWNER_KEY.size, OWNER.size),
+    "tunnels": (NUMBER.size, TUNNEL.size),
+    "rules": (CHUNK_KEY.size, CHUNK),
+    "counts": (NUMBER.size, COUNT.size),
+    "pairs": (ENDS.size, NUMBER.size),
+    "locals": (16, NUMBER.size),
+    "drops": (NUMBER.size, DROP.size),
+    "grace": (NUMBER.size, NUMBER.size),
+}
+
+_FAMILY_BITS = 32
+_SPI, _FLOW_LABEL, _SOURCE, _DESTINATION, _PORTS = 1, 2, 4, 8, 16
+_SEND, _DROP, _USERSPACE = 0, 1, 2
+_RAW, _UDP = 1, 2
+_UINT32 = 0xFFFFFFFF
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An access device of this machine; `raw`: it has no link-layer header."""
+
+    index: int
+    raw: bool
+
+
+def address(value: IPAddress) -> bytes:
+    """An address as 16 octets."""
+    return value.packed if isinstance(value, IPv6Address) else value.packed + bytes(12)
+
+
+def ends(tunnel: Tunnel) -> bytes:
+    """The key in `pairs`."""
+    return address(tunnel.local) + address(tunnel.remote)
+
+
+def owner_keys(node: Node) -> set[bytes]:
+    """The keys in `owners` of all that a node owns."""
+    found = {_owner_key(prefix) for prefix in node.prefixes}
+    found.add(OWNER_KEY.pack(_FAMILY_BITS + 128, 6, node.home_address.packed))
+    return found
+
+
+def _owner_key(prefix: IPNetwork) -> bytes:
+    family = 6 if isinstance(prefix, IPv6Network) else 4
+    return OWNER_KEY.pack(_FAMILY_BITS + prefix.prefixlen, family, address(prefix.network_address))
+
+
+def handled(tunnel: Tunnel) -> bool:
+    """Whether the programs know this kind of tunnel."""
+    return tunnel.encapsulation is Encapsulation.NATIVE and isinstance(tunnel.local, IPv6Address)
+
+
+def pack_tunnel(tunnel: Tunnel, device: Device | None, counter: int, serial: int) -> bytes:
+    """The value in `tunnels`. `expires` is there in nanoseconds of CLOCK_BOOTTIME, 0: never."""
+    expires = 0 if tunnel.expires is None else max(int(tunnel.expires * 1e9), 1)
+    udp = tunnel.encapsulation is Encapsulation.UDP
+    return TUNNEL.pack(
+        address(tunnel.local),
+        address(tunnel.remote),
+        expires,
+        device.index if device else 0,
+        counter,
+        serial,
+        min(tunnel.mtu, 0xFFFF),
+        tunnel.bid,
+        tunnel.local_port,
+        tunnel.remote_port,
+        (_RAW if device and device.raw else 0) | (_UDP if udp else 0),
+    )
+
+
+def pack_rules(rules: tuple[FlowRule, ...], usable: tuple[int | None, ...]) -> list[bytes]:
+    """The chunks of a node's active rules. `usable` has the BID of each slot, None where nothing is to be sent."""
+    chunks: list[bytes] = []
+    chunk = b""
+    for rule in rules:
+        mask = 0
+        if not rule.drop:
+            for slot, bid in enumerate(usable):
+                if bid is not None and bid in rule.bids:
+                    mask |= 1 << slot
+            if not mask:
+                continue  # inactive
+        action = _DROP if rule.drop else _USERSPACE if rule.weights else _SEND
+        one = _pack_rule(rule.selector, action, mask)
+        if one is None:
+            continue  # matches nothing
+        if len(chunk) + len(one) > CHUNK:
+            chunks.append(chunk.ljust(CHUNK, b"\0"))
+            chunk = b""
+        chunk += one
+    if chunk:
+        chunks.append(chunk.ljust(CHUNK, b"\0"))
+    return chunks
+
+
+def _pack_rule(selector: TrafficSelector, action: int, mask: int) -> bytes | None:
+    """One rule with its parts, None when no packet can meet it."""
+    if isinstance(selector, IPv6Selector):
+        family, codepoint, protocol = 6, selector.traffic_class, selector.next_header
+        label = selector.flow_label
+    elif isinstance(selector, IPv4Selector):
+        family, codepoint, protocol = 4, selector.ds_field, selector.protocol
+        label = None
+    else:
+        return None
+    conditions, behind = 0, b""
+    if selector.spi is not None or label is not None:
+        spis, labels = selector.spi or (0, _UINT32), label or (0, FLOW_LABEL_MASK)
+        labels = labels[0] & FLOW_LABEL_MASK, labels[1] & FLOW_LABEL_MASK
+        if spis[1] < spis[0] or labels[1] < labels[0]:
+            return None
+        conditions |= (_SPI if selector.spi is not None else 0) | (_FLOW_LABEL if label is not None else 0)
+        behind += LABELS.pack(spis[0], spis[1] - spis[0], labels[0], labels[1] - labels[0])
+    for condition, span in ((_SOURCE, selector.source), (_DESTINATION, selector.destination)):
+        if span is not None:
+            conditions |= condition
+            behind += _pack_span(*span)
+    if selector.source_port is not None or selector.destination_port is not None:
+        conditions |= _PORTS
+    ranges = (
+        *_following(codepoint and (codepoint[0] >> 2, codepoint[1] >> 2), 0xFF),
+        *_following(selector.source_port, 0xFFFF),
+        *_following(selector.destination_port, 0xFFFF),
+        *_following(protocol, 0xFF),
+    )
+    if min(ranges) < 0:
+        return None
+    slot = (mask & -mask).bit_length() - 1 if mask else 0
+    return RULE.pack(RULE.size + len(behind), family, conditions, action, mask, *ranges, slot) + behind
+
+
+def _following(span: Range | None, largest: int) -> Range:
+    """A range as its first value and how many follow; negative when it is empty."""
+    return (0, largest) if span is None else (span[0], span[1] - span[0])
+
+
+def _pack_span(first: IPAddress, last: IPAddress) -> bytes:
+    low, high = int(first), int(last)
+    return SPAN.pack(low >> 64, low & _MASK64, high >> 64, high & _MASK64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How a node's packets are sent: the chunks of its rules, the slot for what no rule matches, and whether all of it
+    is left to userspace."""
+
+    rules: list[bytes]
+    first: int
+    userspace: bool
+
+
+def pack_sending(node: Node, device: Callable[[str], Device | None]) -> Sending:
+    """`device` finds a device by name, None when there is none. A node that the programs cannot serve is marked."""
+    usable = tuple(tunnel.bid if tunnel.usable else None for tunnel in node.tunnels)
+    reachable = all(one.device is None or device(one.device) for one in node.tunnels if one.usable)
+    known = all(handled(one) for one in node.tunnels if one.usable)
+    if reachable and known and len(usable) <= MAX_TUNNELS:
+        rules = pack_rules(node.rules, usable)
+        if len(rules) <= MAX_CHUNKS:
+            return Sending(rules, next((slot for slot, bid in enumerate(usable) if bid is not None), NO_SLOT), False)
+    return Sending([], NO_SLOT, True)

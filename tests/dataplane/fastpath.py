@@ -1,0 +1,159 @@
+"""The fast path's programs under BPF_PROG_TEST_RUN: what one does with a packet, and what the reference wants of it."""
+
+from __future__ import annotations
+
+import runpy
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from mip6.dataplane.layout import NUMBER, Device, pack_sending
+from mip6.dataplane.libbpf import Object
+from mip6.dataplane.maps import Devices, FastPathMaps
+from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
+from mip6.forwarding import DropReason, End, ForwardingTable
+from mip6.lookup import Plain
+from mip6.memory import Memory
+from mip6.numbers import Protocol
+from mip6.packet import parse
+
+SOURCE = Path(__file__).with_name("fastpath_test.bpf.c")
+PASSED, OK, SHOT, REDIRECTED = 0xFFFFFFFF, 0, 2, 7  # TC_ACT_*
+MAX_EXTENSIONS = 7  # that are skipped
+ANSWERED = {DropReason.NO_NODE, DropReason.HOP_LIMIT, DropReason.TOO_BIG}
+"""What userspace has to answer, so that the fast path leaves it alone."""
+HERE, THERE = "020000000001", "020000000009"
+
+
+def compile_object(directory: Path) -> Path:
+    """The object of the sources as they are now, with the test's own programs."""
+    output = directory / "fastpath_test.bpf.o"
+    runpy.run_path(str(SOURCE.parents[2] / "setup.py"), run_name="build")["compile_fastpath"](SOURCE, output)
+    return output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a packet: `action` of tc, the packet afterwards without its Ethernet header, what was counted."""
+
+    action: int
+    packet: bytes
+    counted: tuple[DropReason, ...] = ()
+
+    @classmethod
+    def passed(cls, packet: bytes) -> Outcome:
+        return cls(PASSED, packet)
+
+
+class FastPath:
+    """Loaded programs with maps that hold a table."""
+
+    def __init__(self, path: Path, device: int) -> None:
+        """`device`: index of the interface that packets come in by; HERE is its address."""
+        self.loaded = Object(path)
+        self.maps = FastPathMaps(self.loaded.maps)
+        self.maps.set_devices(Devices(tunnel=0))  # copies fail
+        self.device = device
+        self._drops = self.drops()
+
+    def close(self) -> None:
+        self.loaded.close()
+
+    def drops(self) -> Counter[DropReason]:
+        drops = self.loaded.maps["drops"]
+        values = [drops.lookup(NUMBER.pack(number)) or b"" for number in range(len(DropReason))]
+        return Counter(
+            {reason: sum(memoryview(value).cast("Q")) for reason, value in zip(DropReason, values, strict=True)}
+        )
+
+    def run(self, program: str, packet: bytes, **context: int) -> Outcome:
+        version = packet[0] >> 4 if packet else 0
+        kind, least = ("0800", 20) if version == 4 else ("86dd", 40)
+        if len(packet) < least:  # the kernel makes no test run with less than a header; only decap_* ask for the type
+            kind = "88b5"
+        frame = bytes.fromhex(HERE + THERE + kind) + packet
+        run = self.loaded.programs[program].run(frame, ifindex=self.device, **context)
+        before, self._drops = self._drops, self.drops()
+        return Outcome(run.result, run.packet[14:], tuple((self._drops - before).elements()))
+
+    def encapsulate(self, packet: bytes, **context: int) -> Outcome:
+        """As on the tunnel device."""
+        return self.run("encap_frame", packet, **context)
+
+    def shortcut(self, packet: bytes, **context: int) -> Outcome:
+        """As at the served interface."""
+        return self.run("encap_ingress", packet, **context)
+
+    def decapsulate(self, outer: Arrival, inner: bytes, **context: int) -> Outcome:
+        """As at an access device."""
+        return self.run("decap_ingress", outer_packet(outer, inner), **context)
+
+
+def outer_packet(outer: Arrival, inner: bytes) -> bytes:
+    start = (6 << 28 | outer.traffic_class << 20).to_bytes(4, "big") + len(inner).to_bytes(2, "big")
+    return start + bytes((outer.protocol, 64)) + outer.source.packed + outer.destination.packed + inner
+
+
+def wanted_out(table: ForwardingTable, packet: bytes) -> Outcome:
+    """What the reference says of a packet on the tunnel device, or that it is one to be passed on."""
+    verdict = encapsulate(Plain(table), packet, Memory(), 0, 0)
+    parsed = parse(packet)
+    if isinstance(verdict, Encapsulated) or verdict.reason in (
+        DropReason.RULE,
+        DropReason.NO_TUNNEL,
+        DropReason.LOOP,
+    ):
+        assert parsed is not None
+        node = Plain(table).owner(parsed.source if table.end is End.MOBILE_NODE else parsed.destination)
+        assert node is not None
+        unclear = parsed.fragment is not None or _extensions(packet) > MAX_EXTENSIONS
+        if unclear and pack_sending(node, lambda _: Device(1, False)).rules:
+            return Outcome.passed(packet)  # the rule may be that of the first fragment; nothing is known of the ports
+    if isinstance(verdict, Dropped):
+        used_up = verdict.reason is DropReason.LOOP and parsed is not None and parsed.hop_limit == 0
+        answered = verdict.reason in ANSWERED or used_up
+        return Outcome.passed(packet) if answered else Outcome(SHOT, packet, (verdict.reason,))
+    if verdict.flow is not None or any(len(copy.packets) > 1 for copy in verdict.copies):
+        return Outcome.passed(packet)  # shared; in outer fragments
+    failed = (DropReason.SEND_FAILED,) * (len(verdict.copies) - 1)
+    return Outcome(REDIRECTED, verdict.copies[-1].packets[0], failed)
+
+
+def _extensions(packet: bytes) -> int:
+    """How many extension headers stand before the upper-layer header."""
+    count, protocol, at = 0, packet[6], 40
+    while packet[0] >> 4 == 6 and protocol in (0, 43, 51, 60) and at + 8 <= len(packet):
+        size = 4 * (packet[at + 1] + 2) if protocol == Protocol.AH else 8 * (packet[at + 1] + 1)
+        if at + size > len(packet):
+            break
+        count, protocol, at = count + 1, packet[at], at + size
+    return count
+
+
+def wanted_shortcut(table: ForwardingTable, packet: bytes) -> Outcome:
+    """The same at the served interface: what is not sent goes on to the stack as it is."""
+    parsed = parse(packet)
+    if parsed is None or parsed.hop_limit <= 1:
+        return Outcome.passed(packet)
+    if (packet[0] >> 4 == 6 and packet[6] == Protocol.HOP_BY_HOP) or (packet[0] >> 4 == 4 and packet[0] & 15 > 5):
+        return Outcome.passed(packet)  # a router looks at these
+    wanted = wanted_out(table, one_hop_less(packet))
+    return wanted if wanted.action == REDIRECTED else Outcome.passed(packet)
+
+
+def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes) -> Outcome:
+    verdict = decapsulate(Plain(table), outer, inner, Memory(), 0)
+    whole = outer_packet(outer, inner)
+    if isinstance(verdict, Delivered):
+        return Outcome(OK, verdict.packet)
+    if verdict.reason is DropReason.UNKNOWN_OUTER_DESTINATION:  # somebody else's
+        return Outcome.passed(whole)
+    return Outcome(SHOT, whole, (verdict.reason,))
+
+
+def one_hop_less(packet: bytes) -> bytes:
+    """As a router leaves it (RFC 8200 §3; RFC 1624 §3 for the checksum of IPv4)."""
+    if packet[0] >> 4 == 6:
+        return packet[:7] + bytes((packet[7] - 1,)) + packet[8:]
+    checksum = (int.from_bytes(packet[10:12], "big") + 0x100) % 0xFFFF
+    return packet[:8] + bytes((packet[8] - 1, packet[9])) + checksum.to_bytes(2, "big") + packet[12:]

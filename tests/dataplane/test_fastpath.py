@@ -1,0 +1,216 @@
+"""The fast path's programs do what the reference says: the conformance list, packets cut at every length, and random
+tables and packets by the ten thousand, one after the other over the same maps."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from pyroute2 import netns as namespaces
+
+from mip6.dataplane.maps import Devices
+from mip6.forward import Arrival
+from mip6.forwarding import DropReason, End, ForwardingTable
+from tests.dataplane import random_packets
+from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
+from tests.dataplane.conformance_node import NODE_DECAPSULATE, NODE_ENCAPSULATE
+from tests.dataplane.fastpath import (
+    ANSWERED,
+    OK,
+    PASSED,
+    REDIRECTED,
+    SHOT,
+    FastPath,
+    Outcome,
+    compile_object,
+    wanted_in,
+    wanted_out,
+    wanted_shortcut,
+)
+from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER4, WLAN, table, udp, udp4
+from tests.dataplane.test_tunnel import ip
+
+pytestmark = pytest.mark.netns
+
+TABLES, PACKETS = 500, 20  # packets of each table, three ways each
+SEED = int(os.environ.get("MIP6_SEED", "0")) or int.from_bytes(os.urandom(4), "big")
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastPath]:
+    """Between packets of both ends: the device has all the addresses and knows all the neighbours."""
+    if os.geteuid():
+        pytest.skip("needs root: network namespaces, BPF")
+    name, home = f"fp{uuid.uuid4().hex[:8]}", os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        ip("netns", "add", name)
+        namespaces.setns(name)
+        ip("link", "add", "eth0", "address", "02:00:00:00:00:01", "type", "veth", "peer", "far0")
+        for device in ("lo", "eth0", "far0"):
+            ip("link", "set", device, "up")
+        for address in (WLAN, CELL, AGENT):
+            ip("address", "add", f"{address + 0x100}/64", "dev", "eth0", "nodad")
+            ip("neighbour", "replace", str(address), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+        ip("neighbour", "replace", str(WLAN + 1), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        path = FastPath(compile_object(tmp_path_factory.mktemp("bpf")), socket.if_nametoindex("eth0"))
+        yield path
+        path.close()
+    finally:
+        namespaces.setns(home)
+        os.close(home)
+        ip("netns", "del", name)
+
+
+def test_the_conformance_list(fast: FastPath) -> None:
+    for case in (*ENCAPSULATE, *NODE_ENCAPSULATE):
+        fast.maps.set_table(case.table)
+        _out(case, fast.encapsulate(case.packet))
+    for arriving in (*DECAPSULATE, *NODE_DECAPSULATE):
+        fast.maps.set_table(arriving.table)
+        outer = Arrival(arriving.source, arriving.destination, arriving.traffic_class, arriving.protocol)
+        _in(arriving, fast.decapsulate(outer, arriving.packet))
+
+
+def _out(case: Out, outcome: Outcome) -> None:
+    if "fragment" in case.name:
+        assert outcome == Outcome.passed(case.packet), case.name  # one that flow rules could be about
+    elif case.sent:
+        assert outcome.action == REDIRECTED and outcome.packet == case.sent[-1][1], case.name
+        copies = len(case.sent) - 1
+        assert outcome.counted == (DropReason.SEND_FAILED,) * copies, case.name  # there is no device for them
+    elif case.drop in ANSWERED:
+        assert outcome == Outcome.passed(case.packet), case.name
+    else:
+        assert case.drop is not None
+        assert outcome == Outcome(SHOT, case.packet, (case.drop,)), case.name
+
+
+def _in(case: In, outcome: Outcome) -> None:
+    if case.delivered is not None:
+        assert (outcome.action, outcome.packet, outcome.counted) == (OK, case.delivered, ()), case.name
+    else:
+        assert (outcome.action, outcome.counted) == (SHOT, (case.drop,)), case.name
+
+
+def test_random_tables_and_packets(fast: FastPath) -> None:
+    random, held = Random(SEED), None
+    seen = dict.fromkeys((OK, PASSED, REDIRECTED, SHOT), 0)
+    for number in range(TABLES):
+        held = random_packets.table(random, held)
+        fast.maps.set_table(held)
+        for _ in range(PACKETS):
+            where = f"MIP6_SEED={SEED}, table {number}: {held}"
+            packet = random_packets.packet(random)
+            for got, wanted in (
+                (fast.encapsulate(packet), wanted_out(held, packet)),
+                (fast.shortcut(packet), wanted_shortcut(held, packet)),
+            ):
+                assert got == wanted, f"{where}\n{packet.hex()}"
+                seen[got.action] += 1
+            outer = arrival(random, held, packet)
+            got = fast.decapsulate(outer, packet)
+            assert got == wanted_in(held, outer, packet), f"{where}\n{outer} {packet.hex()}"
+            seen[got.action] += 1
+    assert min(seen.values()) > TABLES, seen  # each happens often
+
+
+def arrival(random: Random, held: ForwardingTable, packet: bytes) -> Arrival:
+    source, destination = random.choice([*random_packets.CARE_OF, HOME]), AGENT
+    if held.end is End.MOBILE_NODE:
+        source, destination = destination, source
+    inside = 4 if packet[0] >> 4 == 4 else 41
+    if random.random() < 0.03:
+        inside = 45 - inside
+    return Arrival(source, destination, random.choice([0, 1, 2, 3, 0xB8, 0xBB]), inside)
+
+
+@pytest.mark.parametrize("packet", [udp(port=5004), udp4(port=5004)], ids=["IPv6", "IPv4"])
+def test_packets_cut_at_every_length(fast: FastPath, packet: bytes) -> None:
+    held = table()
+    fast.maps.set_table(held)
+    for length in range(1, len(packet)):
+        part = packet[:length]
+        assert fast.encapsulate(part) == Outcome(SHOT, part, (DropReason.MALFORMED,)), length
+        assert fast.shortcut(part) == Outcome.passed(part), length
+
+
+@pytest.mark.parametrize(
+    ("inner", "protocol"),
+    [(udp(src=str(HOME), dst=str(AGENT)), 41), (udp4(src=str(HOME4), dst=str(PEER4)), 4)],
+    ids=["IPv6", "IPv4"],
+)
+def test_outer_packets_cut_at_every_length(fast: FastPath, inner: bytes, protocol: int) -> None:
+    """Whether the outer header still speaks of the whole packet, or of what there is of it."""
+    held, outer = table(), Arrival(WLAN, AGENT, 0, protocol)
+    fast.maps.set_table(held)
+    for length in range(len(inner)):
+        assert fast.decapsulate(outer, inner[:length]) == wanted_in(held, outer, inner[:length]), length
+    whole = (6 << 28).to_bytes(4, "big") + len(inner).to_bytes(2, "big") + bytes((protocol, 64))
+    whole += WLAN.packed + AGENT.packed + inner
+    for length in range(1, len(whole)):
+        assert fast.run("decap_ingress", whole[:length]) == Outcome.passed(whole[:length]), length
+
+
+def test_a_tunnel_whose_lifetime_is_over_takes_nothing_more(fast: FastPath) -> None:
+    """While no daemon runs; one that does takes it out of the table."""
+    held, inner = table(), udp(src=str(HOME), dst=str(AGENT))
+    node = held.nodes[HOME]
+    for expires, over in ((1.0, True), (1e9, False)):
+        ended = replace(node, tunnels=(replace(node.tunnels[0], expires=expires), node.tunnels[1]))
+        fast.maps.set_table(replace(held, nodes={HOME: ended}))
+        assert (fast.encapsulate(udp()).action == PASSED) is over
+        assert fast.encapsulate(udp(port=5004)).action == REDIRECTED
+        assert (fast.decapsulate(Arrival(WLAN, AGENT, 0), inner).action == PASSED) is over
+        copies = fast.encapsulate(udp(port=6000))
+        assert copies.counted == (() if over else (DropReason.SEND_FAILED,))
+
+
+def test_counters_of_tunnels(fast: FastPath) -> None:
+    fast.maps.set_table(replace(table(), nodes={}))
+    fast.maps.set_table(table())
+    for size in (64, 65, 1280):
+        fast.encapsulate(udp(size))
+    fast.encapsulate(udp(100, port=5004))
+    fast.decapsulate(Arrival(WLAN, AGENT, 0), udp(200, src=str(HOME), dst=str(AGENT)))
+    counters = fast.maps.counters()
+    assert counters.tunnel(HOME, 1) == {"packets_out": 3, "bytes_out": 1409, "packets_in": 1, "bytes_in": 200}
+    assert counters.tunnel(HOME, 2) == {"packets_out": 1, "bytes_out": 100, "packets_in": 0, "bytes_in": 0}
+    fast.maps.set_table(table(mtu=1400))  # other tunnels, the same BIDs
+    assert fast.maps.counters() == counters
+
+
+def test_what_is_for_others_is_left_alone(fast: FastPath) -> None:
+    """Not addressed to this machine, on a VLAN, no tunnel packet, another's tunnel, in fragments, a jumbogram."""
+    fast.maps.set_table(table())
+    inner = udp(src=str(HOME), dst=str(AGENT))
+    outer = (6 << 28).to_bytes(4, "big") + len(inner).to_bytes(2, "big") + b"\x29\x40" + WLAN.packed + AGENT.packed
+    changed = {
+        "UDP": outer[:6] + b"\x11" + outer[7:],
+        "a fragment": outer[:6] + b"\x2c" + outer[7:],
+        "destination options": outer[:6] + b"\x3c" + outer[7:],
+        "another's": outer[:24] + PEER4.packed * 4,
+        "a jumbogram": outer[:4] + b"\0\0" + outer[6:],
+    }
+    for what, header in changed.items():
+        assert fast.run("decap_ingress", header + inner) == Outcome.passed(header + inner), what
+    frame = bytes.fromhex("02000000aaaa 020000000009 86dd")  # not this machine's address
+    for program, packet in (("decap_ingress", outer + inner), ("encap_ingress", udp())):
+        assert fast.loaded.programs[program].run(frame + packet, ifindex=fast.device).result == PASSED
+
+
+def test_duplicates_are_left_to_userspace(fast: FastPath) -> None:
+    held = replace(table(), eliminate_duplicates=True)
+    fast.maps.set_table(held)
+    inner = udp(src=str(HOME), dst=str(AGENT))
+    assert fast.decapsulate(Arrival(WLAN, AGENT, 0), inner).action == PASSED
+    fast.maps.set_devices(Devices(0))
+    assert fast.decapsulate(Arrival(WLAN, AGENT, 0), inner).action == PASSED
+    fast.maps.set_table(table())
+    assert fast.decapsulate(Arrival(WLAN, AGENT, 0), inner).action == OK
