@@ -6,7 +6,7 @@ What the programs cannot do is marked, and they leave such packets to userspace.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -19,7 +19,7 @@ MAX_TUNNELS = 16
 NO_SLOT = 0xFF
 SETTINGS = struct.Struct("=IIII")
 OWNER_KEY = struct.Struct("=II16s")
-OWNER = struct.Struct("=16sIIHBBB3x")
+OWNER = struct.Struct("=16sIIHBBBB2x")
 CHUNK_KEY = struct.Struct("=II")
 TUNNEL = struct.Struct("=16s16sQIIIHHHHB3x")
 RULE = struct.Struct("=BBBBHBBHHHHBBB5x")
@@ -62,9 +62,9 @@ def address(value: IPAddress) -> bytes:
     return value.packed if isinstance(value, IPv6Address) else value.packed + bytes(12)
 
 
-def ends(tunnel: Tunnel) -> bytes:
-    """The key in `pairs`."""
-    return address(tunnel.local) + address(tunnel.remote)
+def ends(tunnels: Iterable[Tunnel]) -> list[bytes]:
+    """The keys in `pairs`: of the tunnels that the programs take packets from."""
+    return [address(one.local) + address(one.remote) for one in tunnels if handled(one)]
 
 
 def owner_keys(node: Node) -> set[bytes]:
@@ -177,11 +177,12 @@ def _pack_span(first: IPAddress, last: IPAddress) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Sending:
     """How a node's packets are sent: the chunks of its rules, the slot for what no rule matches, and whether all of it
-    is left to userspace."""
+    is left to userspace. `copied` are the chunks of what the far end may n-cast."""
 
     rules: list[bytes]
     first: int
     userspace: bool
+    copied: list[bytes]
 
 
 def pack_sending(node: Node, device: Callable[[str], Device | None]) -> Sending:
@@ -189,8 +190,12 @@ def pack_sending(node: Node, device: Callable[[str], Device | None]) -> Sending:
     usable = tuple(tunnel.bid if tunnel.usable else None for tunnel in node.tunnels)
     reachable = all(one.device is None or device(one.device) for one in node.tunnels if one.usable)
     known = all(handled(one) for one in node.tunnels if one.usable)
+    copied = pack_rules(tuple(FlowRule(0, 0, selector, drop=True) for selector in node.copied), ())
+    if len(copied) > MAX_CHUNKS:  # everything may be
+        copied = pack_rules((FlowRule(0, 0, IPv6Selector(), drop=True), FlowRule(0, 0, IPv4Selector(), drop=True)), ())
     if reachable and known and len(usable) <= MAX_TUNNELS:
         rules = pack_rules(node.rules, usable)
         if len(rules) <= MAX_CHUNKS:
-            return Sending(rules, next((slot for slot, bid in enumerate(usable) if bid is not None), NO_SLOT), False)
-    return Sending([], NO_SLOT, True)
+            first = next((slot for slot, bid in enumerate(usable) if bid is not None), NO_SLOT)
+            return Sending(rules, first, False, copied)
+    return Sending([], NO_SLOT, True, copied)

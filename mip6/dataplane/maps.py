@@ -76,6 +76,7 @@ class _Written:
     count: int
     version: int  # of the rules
     chunks: int
+    copied: int
     owner: bytes
 
 
@@ -108,7 +109,7 @@ class FastPathMaps:
         self._devices = Devices(0)
         self._nodes: dict[IPv6Address, Node] = {}
         self._head: tuple[End, bool] | None = None  # what of the table is not in its nodes
-        self._agent: bytes | None = None  # an address that tunnels may end at even if none does now
+        self._agent: list[bytes] = []  # addresses that tunnels may end at even if none does now
         self._written: dict[IPv6Address, _Written] = {}
         self._serial = 0  # the last one used, of tunnels and of versions
         self._owners: dict[bytes, list[IPv6Address]] = {}  # who has a prefix; the lowest home address counts
@@ -116,6 +117,7 @@ class FastPathMaps:
         self._counters: dict[tuple[IPv6Address, int], int] = {}  # index by home address and BID
         self._free = {name: Ranges(maps[name].max_entries) for name in ("tunnels", "counts")}
         self._retired = _Retired()
+        self._stock: dict[str, frozenset[bytes]] | None = None  # what stands in the maps that is not of our making
         self._found: dict[str, layout.Device | None] = {}  # devices by name
 
     def set_devices(self, devices: Devices) -> None:
@@ -131,16 +133,17 @@ class FastPathMaps:
         LibbpfError when the kernel has no room: the maps are then partly old and not to be used further.
         """
         first = self._head is None
-        there = self._take_stock() if first else {}
+        there = self._stock if self._stock is not None else self._take_stock()
         self._head = table.end, table.eliminate_duplicates
         self._write_settings()
-        self._set_agent(table.address.packed if table.end is End.HOME_AGENT else None)
+        self._set_agent([table.address.packed] if table.end is End.HOME_AGENT else [])
         changes = self._differences(table.nodes)
         for at in range(0, len(changes), _NODES_AT_ONCE):
             self._change(changes[at : at + _NODES_AT_ONCE])
         self._nodes = dict(table.nodes)
         if first:
             self._sweep(there)
+            self._stock = {}
 
     def set_node(self, home_address: IPv6Address, node: Node | None) -> None:
         """One node of the table alone; None: it is gone. Costs the same whatever the size of the table."""
@@ -152,6 +155,8 @@ class FastPathMaps:
 
     def counters(self) -> Counters:
         """Read from the kernel; tunnels that nothing has passed are left out. The sums go on over an adoption."""
+        if self._stock is None:
+            self._stock = self._take_stock()
         tunnels, drops, counts = {}, {}, self.maps["counts"]
         names = {NUMBER.pack(index): name for name, index in self._counters.items()}
         for key, value in counts.items():
@@ -200,18 +205,17 @@ class FastPathMaps:
     # --- into the kernel --------------------------------------------------------------------------------------------
 
     def _write_settings(self) -> None:
-        end, leave = self._head or (End.HOME_AGENT, False)
+        end, eliminate = self._head or (End.HOME_AGENT, False)
         uplink = end is End.MOBILE_NODE
-        value = layout.SETTINGS.pack(uplink, self._devices.tunnel, self._devices.deliver, leave)
+        value = layout.SETTINGS.pack(uplink, self._devices.tunnel, self._devices.deliver, eliminate)
         self.maps["settings"].update(_ZERO, value)
 
-    def _set_agent(self, agent: bytes | None) -> None:
-        if agent != self._agent:
-            touched = _Touched(self._uses)
-            touched.use("locals", [agent] if agent else [], [self._agent] if self._agent else [])
-            touched.write(self.maps)
-            touched.remove(self.maps)
-            self._agent = agent
+    def _set_agent(self, agent: list[bytes]) -> None:
+        touched = _Touched(self._uses)
+        touched.use("locals", agent, self._agent)
+        touched.write(self.maps)
+        touched.remove(self.maps)
+        self._agent = agent
 
     def _change(self, changes: Iterable[_Change]) -> None:
         """Write what is new, then let the owner entries point to it, then remove what is old."""
@@ -231,7 +235,7 @@ class FastPathMaps:
             now = after.tunnels if after is not None else ()
             was = before.tunnels if before is not None else ()
             if now != was:
-                touched.use("pairs", map(layout.ends, now), map(layout.ends, was))
+                touched.use("pairs", layout.ends(now), layout.ends(was))
                 touched.use("locals", (layout.address(t.local) for t in now), (layout.address(t.local) for t in was))
                 for bid in {tunnel.bid for tunnel in was} - {tunnel.bid for tunnel in now}:
                     self._retired.counters.append(self._counters.pop((home, bid)))
@@ -259,9 +263,14 @@ class FastPathMaps:
         self._serial += 1
         for number, chunk in enumerate(sending.rules):
             new["rules"][CHUNK_KEY.pack(self._serial, number)] = chunk
-        chunks = len(sending.rules)
-        owner = OWNER.pack(home.packed, start, self._serial, chunks, count, sending.first, sending.userspace)
-        return _Written(start, count, self._serial, chunks, owner)
+        for number, chunk in enumerate(sending.copied, layout.MAX_CHUNKS):
+            new["rules"][CHUNK_KEY.pack(self._serial, number)] = chunk
+        chunks, copied = len(sending.rules), len(sending.copied)
+        owner = OWNER.pack(
+            *(home.packed, start, self._serial, chunks, count),
+            *(sending.first, sending.userspace, copied),
+        )
+        return _Written(start, count, self._serial, chunks, copied, owner)
 
     def _counter(self, home: IPv6Address, bid: int, new: dict[bytes, bytes]) -> int:
         """The index of a tunnel's counters, which begin at zero."""
@@ -309,7 +318,8 @@ class FastPathMaps:
     def _retire(self, one: _Written, *, tunnels: bool) -> None:
         if tunnels:
             self._retired.tunnels.append((one.tunnels, one.count))
-        self._retired.chunks += [CHUNK_KEY.pack(one.version, number) for number in range(one.chunks)]
+        numbers = (*range(one.chunks), *range(layout.MAX_CHUNKS, layout.MAX_CHUNKS + one.copied))
+        self._retired.chunks += [CHUNK_KEY.pack(one.version, number) for number in numbers]
 
     def _reclaim(self) -> None:
         """Free what is retired, once no program can look at it any more."""
@@ -330,7 +340,7 @@ class FastPathMaps:
         serials = [CHUNK_KEY.unpack(key)[0] for key in there["rules"]]
         runs = set()
         for owner in set(owners.values()):
-            home, start, version, _, count, _, _ = OWNER.unpack(owner)
+            home, start, version, _, count, *_ = OWNER.unpack(owner)
             serials.append(version)
             runs.add((start, count))
             for index in range(start, start + count):

@@ -144,11 +144,20 @@ def wanted_shortcut(table: ForwardingTable, packet: bytes) -> Outcome:
 def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes) -> Outcome:
     verdict = decapsulate(Plain(table), outer, inner, Memory(), 0)
     whole = outer_packet(outer, inner)
+    if isinstance(verdict, Delivered) and table.eliminate_duplicates:
+        unclear = _extensions(inner) > MAX_EXTENSIONS or _is_fragment(inner)
+        if verdict.first or (unclear and pack_sending(verdict.node, lambda _: Device(1, False)).copied):
+            return Outcome.passed(whole)  # perhaps a duplicate
     if isinstance(verdict, Delivered):
         return Outcome(OK, verdict.packet)
     if verdict.reason is DropReason.UNKNOWN_OUTER_DESTINATION:  # somebody else's
         return Outcome.passed(whole)
     return Outcome(SHOT, whole, (verdict.reason,))
+
+
+def _is_fragment(packet: bytes) -> bool:
+    parsed = parse(packet)
+    return parsed is not None and parsed.fragment is not None
 
 
 def one_hop_less(packet: bytes) -> bytes:

@@ -40,14 +40,16 @@ def table(random: Random, before: ForwardingTable | None = None) -> ForwardingTa
     for home in homes:
         kept = before.nodes.get(home) if before is not None and before.end is end else None
         nodes[home] = kept if kept is not None and random.random() < 0.4 else _node(random, home, end, kept)
-    return ForwardingTable(end, AGENT, nodes)
+    return ForwardingTable(end, AGENT, nodes, eliminate_duplicates=random.random() < 0.5)
 
 
 def _node(random: Random, home: IPv6Address, end: End, before: Node | None) -> Node:
     tunnels = before.tunnels if before is not None and random.random() < 0.3 else _tunnels(random, end)
     prefixes = tuple(random.sample(PREFIXES, random.choice([0, 1, 2, 5])))
     count = random.choice([0, 0, 1, 2, 4, 8, 64])
-    return Node(home, prefixes, tunnels, tuple(_rule(random) for _ in range(count)))
+    rules = tuple(_rule(random) for _ in range(count))
+    copied = tuple(_selector(random) for _ in range(random.choice([0, 0, 0, 1, 4, 30])))
+    return Node(home, prefixes, tunnels, rules, copied)
 
 
 def _tunnels(random: Random, end: End) -> tuple[Tunnel, ...]:

@@ -128,18 +128,18 @@ __attribute__((noinline)) int search(struct chunk *chunk, struct flow *flow)
 	return -1;
 }
 
-/* The first rule of a node that matches; NULL when none does. */
-static __always_inline struct rule *rule_for(const struct owner *owner, struct flow *flow)
+/* The first rule that matches, of `count` chunks from number `first` on; NULL when none does. */
+static __always_inline struct rule *rule_for(__u32 version, __u32 first, __u32 count, struct flow *flow)
 {
-	struct chunk_key key = {.version = owner->version};
+	struct chunk_key key = {.version = version};
 
 	for (__u32 i = 0; i < MAX_CHUNKS; i++) {
 		struct chunk *chunk;
 		int found;
 
-		if (i >= owner->chunks)
+		if (i >= count)
 			break;
-		key.number = i;
+		key.number = first + i;
 		chunk = bpf_map_lookup_elem(&rules, &key);
 		if (!chunk)
 			break;

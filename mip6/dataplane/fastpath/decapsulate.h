@@ -62,6 +62,22 @@ static __always_inline struct tunnel *tunnel_between(const struct owner *owner, 
 	return NULL;
 }
 
+/* Whether the far end may n-cast a packet, so that duplicates of it are to be found, which userspace does. */
+static __always_inline bool is_copied(struct __sk_buff *skb, __u32 at, const struct settings *set,
+				      const struct owner *owner, struct packet *packet)
+{
+	struct flow flow;
+
+	if (!set->eliminate || !owner->copied)
+		return false;
+	if (!parse_upper(skb, at, packet))
+		return true;
+	if (packet->protocol == MOBILITY)
+		return false;
+	flow_of(&flow, packet, !set->uplink);
+	return rule_for(owner->version, MAX_CHUNKS, owner->copied, &flow);
+}
+
 static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 {
 	const __u32 inside = l2 + IPV6_HEADER;
@@ -77,7 +93,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 	__u8 *header, expected, mark, version;
 	int ecn;
 
-	if (!set || !state || set->leave || skb->protocol != bpf_htons(ETH_P_IPV6) || skb->pkt_type || skb->vlan_present)
+	if (!set || !state || skb->protocol != bpf_htons(ETH_P_IPV6) || skb->pkt_type || skb->vlan_present)
 		return TC_ACT_UNSPEC;
 	header = octets(skb, l2, IPV6_HEADER);
 	if (!header || *header >> 4 != 6)
@@ -113,6 +129,8 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 	ecn = decapsulated_ecn(packet.traffic_class & 3, mark);
 	if (ecn < 0)
 		return drop(ECN);
+	if (is_copied(skb, inside, set, owner, &packet))
+		return TC_ACT_UNSPEC;
 
 	if (packet.length < room && !skb->gso_size && bpf_skb_change_tail(skb, inside + packet.length, 0))
 		return TC_ACT_UNSPEC;

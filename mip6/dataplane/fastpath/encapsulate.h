@@ -262,7 +262,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 		struct rule *rule;
 
 		flow_of(&flow, &packet, set->uplink);
-		rule = rule_for(owner, &flow);
+		rule = rule_for(owner->version, 0, owner->chunks, &flow);
 		if (rule) {
 			if (rule->action == USERSPACE)
 				return TC_ACT_UNSPEC;

@@ -51,10 +51,10 @@ struct address {
 };
 
 struct settings {
-	__u32 uplink;  /* the mobile node's end */
-	__u32 tunnel;  /* interface index of the tunnel device */
-	__u32 deliver; /* interface that decapsulated packets enter by; 0: the one they came by */
-	__u32 leave;   /* what arrives is for userspace */
+	__u32 uplink;    /* the mobile node's end */
+	__u32 tunnel;    /* interface index of the tunnel device */
+	__u32 deliver;   /* interface that decapsulated packets enter by; 0: the one they came by */
+	__u32 eliminate; /* duplicates of what a node's far end may n-cast */
 };
 
 struct owner_key {
@@ -72,7 +72,8 @@ struct owner {
 	__u8 count;      /* of tunnels */
 	__u8 first;      /* slot of the tunnel for what no rule matches, or NO_SLOT */
 	__u8 userspace;  /* nothing is sent by the fast path */
-	__u8 spare[3];
+	__u8 copied;     /* chunks of what the far end may n-cast; MAX_CHUNKS is the number of the first */
+	__u8 spare[2];
 };
 
 struct chunk_key {
