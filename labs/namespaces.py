@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
-from labs import clock, render
+from labs import clock, patience, render
 from labs.flows import Flow
 from labs.links import Links
 from labs.node import NETNS, PREFIX, RUN, LabError, LabNode, NotInTime, ip, missing, namespace
@@ -175,6 +175,7 @@ class Lab:
 
         NotInTime after `limit` seconds, saying `what` was awaited; LabError as soon as a process of the lab has ended.
         """
+        limit *= patience.FACTOR
         deadline = time.monotonic() + limit
         while True:
             if value := condition():

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from labs.actions import Action, Carrier, Change, SetClock
 from labs.checks import Judge, carried, gap, goes_on, lost, registered, says_of_itself
 from labs.flows import DIRECTIONS, Download, Flow
+from labs.patience import FACTOR
 from labs.recording import directions_of
 from labs.topology import Topology
 
@@ -92,7 +93,7 @@ class Scenario:
             else:
                 yield from (carried(flow, link, (direction,)) for direction, link in routes.items())
         yield from (lost(flow) for flow in phase.lossless)
-        yield from (gap(flow, limit) for flow, limit in phase.gap_limit.items())
+        yield from (gap(flow, limit * FACTOR) for flow, limit in phase.gap_limit.items())
         yield from (goes_on(flow) for flow in phase.on_link if isinstance(flows[flow], Download))
         yield from phase.checks
 

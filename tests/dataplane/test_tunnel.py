@@ -17,6 +17,7 @@ from ipaddress import IPv6Address
 import pytest
 from pyroute2 import netns as namespaces
 
+from labs.patience import FACTOR
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.events import PathMtuChanged
 from mip6.forward import encapsulate
@@ -81,7 +82,7 @@ def far() -> Iterator[socket.socket]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * FACTOR):
         while not condition():
             await asyncio.sleep(0.005)
 
