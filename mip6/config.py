@@ -159,6 +159,17 @@ def _ipv4_address(value: Any) -> IPv4Address:
     return address
 
 
+def _ipv4_addresses(value: Any) -> tuple[IPv4Address, ...]:
+    found = tuple(_ipv4_address(one) for one in (value if isinstance(value, list) else [value]))
+    if len(set(found)) < len(found):
+        raise ValueError("one stands twice")
+    return found
+
+
+def _ipv4_home_address(value: Any) -> IPv4Address:
+    return IPv4Address(0) if value == "dynamic" else _ipv4_address(value)
+
+
 def _ipv4_prefix(value: Any) -> IPv4Network:
     if not isinstance(value, str) or "/" not in value:
         raise ValueError
@@ -204,6 +215,10 @@ Address = Annotated[IPv6Address, Expected("a global IPv6 unicast address", _addr
 Addresses = Annotated[tuple[IPv6Address, ...], Expected("a global IPv6 unicast address or a list of them", _addresses)]
 Prefix = Annotated[IPv6Network, Expected("an IPv6 prefix like 2001:db8::/56", _prefix)]
 Ipv4Address = Annotated[IPv4Address, Expected("an IPv4 unicast address", _ipv4_address)]
+Ipv4Addresses = Annotated[
+    tuple[IPv4Address, ...], Expected("an IPv4 unicast address or a list of them", _ipv4_addresses)
+]
+Ipv4HomeAddress = Annotated[IPv4Address, Expected('an IPv4 unicast address or "dynamic"', _ipv4_home_address)]
 Ipv4Prefix = Annotated[IPv4Network, Expected("an IPv4 prefix like 192.0.2.0/24", _ipv4_prefix)]
 Interface = Annotated[str, Expected("an interface name of 1 to 15 octets", interface)]
 Seconds = Annotated[float, Expected("seconds, more than 0 and at most 86400", _seconds)]

@@ -10,7 +10,13 @@ from mip6.actions import Action, Report
 from mip6.auth import NTP_EPOCH
 from mip6.messages import BindingAcknowledgement
 from mip6.numbers import AckFlag, BindingStatus, FlowStatus
-from mip6.options import BindingIdentifier, BindingRefreshAdvice, FlowIdentification, MessageIdentification
+from mip6.options import (
+    BindingIdentifier,
+    BindingRefreshAdvice,
+    FlowIdentification,
+    MessageIdentification,
+    NatDetection,
+)
 from mobilenode.bindingupdatelist import PLAIN, FlowBinding, SentUpdate
 from mobilenode.registration import Mode, Registration
 
@@ -23,6 +29,10 @@ def acknowledge(state: Registration, message: BindingAcknowledgement, now: float
     sent = _answered(state, message)
     if sent is None:
         return None
+    return [*state.access.answered(sent.link, now), *_judge(state, sent, message, now)]
+
+
+def _judge(state: Registration, sent: SentUpdate, message: BindingAcknowledgement, now: float) -> list[Action]:
     state.silent = None
     if message.status == BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW:
         return _resynchronise(state, message.sequence)
@@ -88,8 +98,9 @@ def _accepted(state: Registration, sent: SentUpdate, message: BindingAcknowledge
             state.refuse_bid(binding, code, now)
             actions.append(Report("BID refused", "warning", {"bid": binding.bid, "status": _name(code)}))
         else:
-            state.bind(binding, message.lifetime, sent, interval)
+            state.bind(binding, message.lifetime, sent, interval, message.find(NatDetection))
     actions += _flows(state, sent, message)
+    actions += state.ipv4.acknowledged(state.settings, message)
     fields: dict[str, object] = {
         "status": _name(message.status),
         "sequence": sent.sequence,
@@ -152,6 +163,10 @@ def _rejected(state: Registration, sent: SentUpdate, status: int, now: float) ->
     state.update_list.drop(sent)
     if _superseded(state, sent):
         return [Report("binding update refused", "info", fields)]
+    if status == BindingStatus.ADMINISTRATIVELY_PROHIBITED and any(one.force_udp for one in update.bindings):
+        otherwise = state.access.udp_refused(sent.link)
+        if otherwise:
+            return [Report("binding update refused, trying otherwise", "warning", fields), *otherwise]
     match status:
         case BindingStatus.MIPV6_AUTH_FAIL | BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED:
             state.stopped = status  # RFC 4285 §5.1, RFC 6275 §11.7.3: no more Binding Updates

@@ -10,10 +10,12 @@ a later one has `overtaken` gets no answer any more; what it said of BIDs that t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address
+from itertools import takewhile
 
 from mip6.flowextension import FlowExtension
+from mip6.forwarding import IPAddress
 from mip6.selectors import TrafficSelector
 
 PLAIN = 0  # the BID of a binding that is registered without BID option
@@ -22,11 +24,12 @@ MAXIMUM_OUTSTANDING = 256  # older Binding Updates are forgotten: an answer so l
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One care-of address as a Binding Update states it."""
+    """One care-of address as a Binding Update states it. `force_udp` is the F flag of RFC 5555 §3.1.3."""
 
     bid: int
-    care_of_address: IPv6Address
+    care_of_address: IPAddress
     priority: int
+    force_udp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class SentUpdate:
-    """One Binding Update that was sent. `timestamp` is its MESG-ID, `clock` counts the corrections made before."""
+    """One Binding Update that was sent, by `link`. `timestamp` is its MESG-ID, `clock` counts the corrections made
+    before."""
 
     update: Update
     sequence: int
@@ -90,16 +94,19 @@ class SentUpdate:
     clock: int
     time: float
     lifetime: int
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One acknowledged binding. `lifetime` in seconds as granted, the times on the engine's clock."""
+    """One acknowledged binding. `lifetime` in seconds as granted, the times on the engine's clock. `udp`: its data is
+    encapsulated in UDP, as the home agent found a NAT or was asked to."""
 
     binding: Binding
     lifetime: int
     expires: float
     refresh: float
+    udp: bool = False
 
 
 @dataclass(slots=True)
@@ -180,25 +187,28 @@ class BindingUpdateList:
     def possible_bindings(self) -> dict[int, set[Binding | None]]:
         """For each BID the values the home agent may hold; None: no binding. BIDs not listed are not bound."""
         possible: dict[int, set[Binding | None]] = {bid: {one.binding} for bid, one in self.held.items()}
-        for sent in (*self.overtaken, *self.outstanding):
-            named = {one.bid: one for one in sent.update.bindings}
+        for update in _distinct((*self.overtaken, *self.outstanding)):
+            named = {one.bid: one for one in update.bindings}
             for bid, binding in named.items():
                 possible.setdefault(bid, {None}).add(binding)
             for bid, values in possible.items():
-                if bid not in named and (sent.update.replaces or bid in sent.update.deletes):
+                if bid not in named and (update.replaces or bid in update.deletes):
                     values.add(None)
         return possible
 
     def possible_flows(self, before: SentUpdate | None = None) -> dict[int, set[FlowBinding | None]]:
         """The same for each FID; with `before`, as the home agent may have held them when that one reached it."""
         possible: dict[int, set[FlowBinding | None]] = {fid: {flow} for fid, flow in self.flows.items()}
-        for sent in self.outstanding:
-            if sent is before:
-                break
-            named = {one.fid: one for one in sent.update.flows}
+        for update in _distinct(takewhile(lambda sent: sent is not before, self.outstanding)):
+            named = {one.fid: one for one in update.flows}
             for fid, flow in named.items():
                 possible.setdefault(fid, {None}).add(flow)
             for fid, values in possible.items():
-                if fid not in named and fid not in sent.update.kept:
+                if fid not in named and fid not in update.kept:
                     values.add(None)
         return possible
+
+
+def _distinct(sent: Iterable[SentUpdate]) -> Iterable[Update]:
+    """What was said, in order. What was said again (the same object) adds nothing."""
+    return {id(one.update): one.update for one in sent}.values()

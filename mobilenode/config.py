@@ -14,13 +14,12 @@ from pydantic import Field
 from mip6 import config, configfile
 from mip6.configfile import Mistakes
 from mip6.flowextension import DEFAULT_ENTERPRISE
-from mip6.selectortable import IPV6
+from mip6.selectortable import BOTH, IPV6
 from mobilenode.liverules import LiveRules
 from mobilenode.rules import FlowTable, Layers, LinkTable, PolicyTable
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 
 LOCAL_TIME = Path("/etc/localtime")
-FAMILIES = (IPV6,)  # of the inner addresses
 
 
 def _zone(value: Any) -> tzinfo:
@@ -49,9 +48,13 @@ class MobileNodeTable(config.Table):
 
     home_address: config.Address
     home_agent: config.Addresses = ()
+    home_agent_ipv4: config.Ipv4Addresses = ()
     home_prefix: config.Prefix | None = None
     identifier: config.Identifier | None = None
     prefixes: list[config.Prefix] = Field(default_factory=list)
+    ipv4_home_address: config.Ipv4HomeAddress | None = None
+    ipv4_prefixes: list[config.Ipv4Prefix] = Field(default_factory=list)
+    udp_zero_checksum: config.Boolean = False
     mobile_router: config.Boolean | None = None
     prefix_mode: Annotated[str, config.choice("explicit", "implicit")] = "explicit"
     lifetime: config.Lifetime = 600
@@ -79,9 +82,14 @@ class MobileNodeTable(config.Table):
             found.append(("home_agent", "missing; expected an address, a list, or home_prefix to discover it by"))
         if self.home_address in self.home_agent:
             found.append(("home_agent", "expected another address than home_address"))
+        if self.home_agent_ipv4 and len(self.home_agent_ipv4) != len(self.home_agent):
+            text = f"expected one IPv4 address for each of the {len(self.home_agent)} in home_agent, in their order"
+            found.append(("home_agent_ipv4", text))
+        if self.ipv4_home_address in self.home_agent_ipv4:
+            found.append(("ipv4_home_address", "expected another address than home_agent_ipv4"))
         if self.key is None and not self.insecure:
             found.append(("key", "missing; expected [mobilenode.key], or insecure = true"))
-        if self.mobile_router is False and self.prefixes:
+        if self.mobile_router is False and (self.prefixes or self.ipv4_prefixes):
             found.append(("mobile_router", "expected true where prefixes are given"))
         if self.mobile_router and not self.prefixes and self.prefix_mode == "explicit":
             found.append(("prefixes", 'missing: expected prefixes, or prefix_mode = "implicit"'))
@@ -91,6 +99,15 @@ class MobileNodeTable(config.Table):
                     found.append((f"prefixes[{index}]", f"{prefix} contains the home agent's address {agent}"))
             if any(prefix.overlaps(other) for other in self.prefixes[:index]):
                 found.append((f"prefixes[{index}]", f"{prefix} overlaps another of these prefixes"))
+        for index, network in enumerate(self.ipv4_prefixes):
+            key = f"ipv4_prefixes[{index}]"
+            found += [
+                (key, f"{network} contains the home agent's address {agent}")
+                for agent in self.home_agent_ipv4
+                if agent in network
+            ]
+            if any(network.overlaps(other) for other in self.ipv4_prefixes[:index]):
+                found.append((key, f"{network} overlaps another of these prefixes"))
         return found
 
 
@@ -132,14 +149,18 @@ def read(path: Path) -> Configuration:
     mistakes.unique((f"{key}.name", policy.name) for key, policy in policies)
     known = Layers(_named_links(data, links), {})
     choices = {policy.name: known.choice(mistakes, key, policy) for key, policy in policies}
-    layers = Layers(known.links, choices, FAMILIES)
+    has_ipv4 = node is not None and (node.ipv4_home_address is not None or bool(node.ipv4_prefixes))
+    layers = Layers(known.links, choices, BOTH if has_ipv4 else (IPV6,))
     flows = layers.flows(mistakes, rules)
     mistakes.finish()
     assert node is not None
-    values = node.model_dump(exclude={"key", "timezone", "home_agent"}) | {
+    has_prefixes = bool(node.prefixes or node.ipv4_prefixes)
+    values = node.model_dump(exclude={"key", "timezone", "home_agent", "home_agent_ipv4"}) | {
         "home_agents": node.home_agent,
+        "home_agents_ipv4": node.home_agent_ipv4,
         "prefixes": tuple(node.prefixes),
-        "mobile_router": bool(node.prefixes) if node.mobile_router is None else node.mobile_router,
+        "ipv4_prefixes": tuple(node.ipv4_prefixes),
+        "mobile_router": has_prefixes if node.mobile_router is None else node.mobile_router,
     }
     settings = MobileNodeSettings(
         **values,

@@ -30,6 +30,7 @@ async def run(configuration: Configuration) -> None:
         mtu=min([ETHERNET_MTU, *(link.mtu for link in settings.links if link.mtu is not None)]),
         links=[link.name for link in settings.links],
         router=settings.mobile_router,
+        zero_checksum=settings.udp_zero_checksum,
     )
     Operator(shell, engine, configuration.rules)
     try:

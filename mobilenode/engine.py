@@ -25,7 +25,7 @@ from mip6.forwarding import End, ForwardingTable, IPAddress
 from mobilenode import views
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
-from mobilenode.movement import care_of_addresses, home_link
+from mobilenode.movement import Way, care_of_addresses, home_link
 from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.reception import Reception
 from mobilenode.registration import Goal, Registration
@@ -53,6 +53,8 @@ class MobileNode:
         self._counts: Counter[str] = Counter()
         self._reception = Reception(settings, self._registration, self._agents, self._prefixes, self._counts)
         self._links: tuple[events.LinkState, ...] = ()
+        self._observed = 0.0  # when
+        self._ways: dict[str, Way] = {}
         self._path_mtus: dict[IPAddress, tuple[int, float]] = {}
         self._goodbye: float | None = None  # when shutting down ends at the latest
         self._gone = False
@@ -87,6 +89,7 @@ class MobileNode:
                 pass  # TimerExpired: the clock alone; a mobile node asks for no duplicate address detection
         self._path_mtus = {local: one for local, one in self._path_mtus.items() if now < one[1]}
         self._flow_changes.update(now)
+        actions += self._choose_ways(now)
         if self._goodbye is None or now < self._goodbye:
             before = self._registration.home_agent
             actions += self._agents.advance(now)
@@ -96,6 +99,9 @@ class MobileNode:
             if settled := self._flow_changes.settle(now):
                 actions += settled + self._advance(now)  # a change that was taken back is so at both ends
             actions += self._prefixes.advance(now)
+            for one in self._registration.active():
+                if self._registration.registered(one):
+                    self._registration.access.registered(one.link, now)
         actions += self._farewell(now)
         actions += self._announce()
         return [*self._changes(), *actions]
@@ -108,6 +114,9 @@ class MobileNode:
         registration = self._registration.deadline()
         if registration is not None:
             found.append(registration)
+        access = self._registration.access.deadline()
+        if access is not None:
+            found.append((access, "way to the home agent"))
         if self._goodbye is not None:
             found.append((self._goodbye, "shutdown"))
         else:
@@ -141,9 +150,11 @@ class MobileNode:
     def _observe(self, links: tuple[events.LinkState, ...], now: float) -> list[Action]:
         """RFC 6275 §11.5: a snapshot of the links. Whatever changed is registered at once, also after a refusal."""
         state = self._registration
-        self._links = links
+        self._links, self._observed = links, now
+        state.access.observe(links)
         home = home_link(links, self.settings)
-        care_of = care_of_addresses(links, self.settings, state.care_of, now)
+        self._ways = state.access.chosen()
+        care_of = care_of_addresses(links, self.settings, state.care_of, now, self._ways)
         actions: list[Action] = []
         before = {one.bid: one for one in state.care_of}
         after = {one.bid: one for one in care_of}
@@ -166,6 +177,14 @@ class MobileNode:
             state.goal = Goal.NOTHING if home is not None else Goal.REGISTERED
         return actions
 
+    def _choose_ways(self, now: float) -> list[Action]:
+        """What the home agent's answers, their absence and the probes say of each link's way to it."""
+        access = self._registration.access
+        actions = access.expire(now)
+        if access.chosen() != self._ways:
+            actions += self._observe(self._links, self._observed)
+        return actions
+
     def _set_clock(self, offset: float) -> None:
         """The time of day. A jump makes what the home agent said of the clock before (status 144) worthless."""
         if abs(offset - self._registration.wall_offset) > CLOCK_JUMP:
@@ -175,7 +194,9 @@ class MobileNode:
     def _path_mtu(self, local: IPAddress, remote: IPAddress, mtu: int, now: float) -> list[Action]:
         """RFC 8201 §4: only ever lower, until it is forgotten."""
         known = any(one.address == local for one in self._registration.care_of)
-        if not known or remote != self._registration.home_agent or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
+        state = self._registration
+        ends = () if state.home_agent is None else self.settings.addresses_of(state.home_agent)
+        if not known or remote not in ends or mtu >= self._path_mtus.get(local, (1 << 16, 0.0))[0]:
             return []
         self._path_mtus[local] = mtu, now + PATH_MTU_LIFETIME
         return [Report("path MTU", fields={"care_of_address": str(local), "mtu": mtu})]

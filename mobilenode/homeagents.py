@@ -150,7 +150,7 @@ class HomeAgents:
 
     def _say_farewell(self, now: float) -> list[Action]:
         state, actions = self._state, list[Action]()
-        source = state.source(0)
+        source = state.source(0) or state.source_in_udp(0)
         for agent, farewell in list(self._left.items()):
             if source is None or (farewell.due is not None and now < farewell.due):
                 continue
@@ -160,7 +160,7 @@ class HomeAgents:
             update = Update(replaces=True, mobile_router=self._settings.mobile_router)
             state.update_list.sequence = (state.update_list.sequence + 1) % 65536
             sent = SentUpdate(update, state.update_list.sequence, state.timestamp(now), state.clock, now, 0)
-            actions.append(SendPacket(binding_update(self._settings, sent, source.address, agent), source.link))
+            actions.append(binding_update(self._settings, sent, source, agent, ()))
             farewell.tries += 1
             farewell.due = now + FAREWELL_INTERVAL * 2.0 ** (farewell.tries - 1)
         return actions
@@ -182,6 +182,7 @@ class HomeAgents:
         source = self._state.source(discovery.tries)
         if source is None or now < discovery.due or self._settings.home_prefix is None:
             return []
+        assert isinstance(source.address, IPv6Address)
         request = HomeAgentDiscoveryRequest(discovery.identifier, self._settings.mobile_router)
         packet = build_icmp6(source.address, home_agents_anycast(self._settings.home_prefix), request)
         actions: list[Action] = [SendPacket(packet, source.link)]

@@ -7,12 +7,12 @@ asks for addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mip6.events import AddressState, LinkState
-from mip6.forwarding import IPAddress
+from mip6.forwarding import IPAddress, IPNetwork
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 
 BID_STEP = 100  # between the BIDs of one link's prefixes
@@ -26,19 +26,29 @@ class CareOfAddress:
 
     `position` counts the prefixes of one link from 0. `mtu` is that of the path as far as it is known, in octets;
     `on_link` the prefix the address came from. `valid_until`, on the engine's clock, is when the address ends unless a
-    router renews it; None: never.
+    router renews it; None: never. `udp`: the home agent is asked to use UDP encapsulation whatever it finds.
     """
 
     bid: int
-    address: IPv6Address
+    address: IPAddress
     link: str
     position: int
     priority: int
     table: int
-    router: IPv6Address
-    on_link: IPv6Network
+    router: IPAddress
+    on_link: IPNetwork
     mtu: int
     valid_until: float | None = None
+    udp: bool = False
+
+    @property
+    def signals_in_udp(self) -> bool:
+        """Whether its Binding Updates go inside UDP (RFC 5555 §4.2: always, over IPv4), and so from itself alone."""
+        return self.udp or isinstance(self.address, IPv4Address)
+
+    def source(self) -> Source:
+        """Where its own Binding Updates leave."""
+        return Source(self.address, self.link, self.signals_in_udp)
 
     def ending(self, now: float) -> bool:
         """Whether the address ends before a registration of it could be of use."""
@@ -46,11 +56,39 @@ class CareOfAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How a link reaches the home agent; `udp`: data goes inside UDP even where no NAT makes it necessary."""
+
+    ipv6: bool = True
+    udp: bool = False
+
+    @property
+    def signalling(self) -> tuple[bool, bool]:
+        """What Binding Updates look like; over IPv4 they are inside UDP always."""
+        return self.ipv6, self.udp or not self.ipv6
+
+    def __str__(self) -> str:
+        return f"{'UDP over ' if self.udp else ''}{'IPv6' if self.ipv6 else 'IPv4'}"
+
+
+Network = tuple[str, IPAddress, IPNetwork]  # link, router and prefix: what a way was found out about
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An address of the mobile node, and the link that signalling from it leaves by; `udp`: inside UDP."""
+
+    address: IPAddress
+    link: str
+    udp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HomeLink:
     """The access link that turned out to be the home link."""
 
     name: str
-    router: IPv6Address | None
+    router: IPAddress | None
 
 
 def home_link(links: Iterable[LinkState], settings: MobileNodeSettings) -> HomeLink | None:
@@ -63,14 +101,19 @@ def home_link(links: Iterable[LinkState], settings: MobileNodeSettings) -> HomeL
         if link.up and link.name in configured:
             for address in link.addresses:
                 if address.address != settings.home_address and _valid(address) and _at_home(address, settings):
-                    return HomeLink(link.name, _router(link))
+                    return HomeLink(link.name, _router(link, True))
     return None
 
 
 def care_of_addresses(
-    links: Iterable[LinkState], settings: MobileNodeSettings, previous: tuple[CareOfAddress, ...], now: float
+    links: Iterable[LinkState],
+    settings: MobileNodeSettings,
+    previous: tuple[CareOfAddress, ...],
+    now: float,
+    chosen: Mapping[str, Way],
 ) -> tuple[CareOfAddress, ...]:
-    """The care-of addresses to register, in the order of the configured links, of a snapshot taken `now`.
+    """The care-of addresses to register, in the order of the configured links, of a snapshot taken `now`. Each link's
+    are of the family of its `chosen` way.
 
     A link needs carrier and a default router: without a router nothing sent from its address gets anywhere
     (RFC 6275 §11.5.3 wants the care-of address from a prefix of the present router).
@@ -80,18 +123,18 @@ def care_of_addresses(
     found: list[CareOfAddress] = []
     for index, wanted in enumerate(settings.links):
         link = observed.get(wanted.name)
-        if link is None or not link.up:
+        way = chosen.get(wanted.name)
+        if link is None or not link.up or way is None:
             continue
-        router = _router(link)
+        router = _router(link, way.ipv6)
         if router is None:
             continue
         before = {one.position: one for one in previous if one.link == wanted.name}
-        for position, address in _positions(_candidates(link, settings, before.values()), before).items():
+        for position, address in _positions(_candidates(link, settings, before.values(), way.ipv6), before).items():
             bid = wanted.bid + BID_STEP * position
             if bid > MAXIMUM_BID or (position and bid in taken):
                 continue  # the BID belongs to another link: that prefix is left unused
             taken.add(bid)
-            assert isinstance(address.address, IPv6Address)
             found.append(
                 CareOfAddress(
                     bid=bid,
@@ -104,25 +147,35 @@ def care_of_addresses(
                     on_link=_prefix(address),
                     mtu=_mtu(link, wanted),
                     valid_until=None if address.valid_lifetime is None else now + address.valid_lifetime,
+                    udp=way.udp,
                 )
             )
     return tuple(one for one in found if not one.ending(now))
 
 
-def _candidates(link: LinkState, settings: MobileNodeSettings, before: Iterable[CareOfAddress]) -> list[AddressState]:
+def network(link: LinkState, settings: MobileNodeSettings, ipv6: bool) -> Network | None:
+    """The network of this family that a link is attached to, None if it offers no care-of address."""
+    router, candidates = _router(link, ipv6), _candidates(link, settings, (), ipv6)
+    return (link.name, router, _prefix(candidates[0])) if router is not None and candidates else None
+
+
+def _candidates(
+    link: LinkState, settings: MobileNodeSettings, before: Iterable[CareOfAddress], ipv6: bool
+) -> list[AddressState]:
     """At most one address per prefix, all of the best class the link has.
 
     The classes: preferred, preferred temporary, deprecated, deprecated temporary. A deprecated address serves only
     where the link has nothing better (RFC 4862 §5.5.4), a temporary one changes too often to be a good care-of address.
     """
     held = {one.address for one in before}
-    usable = [one for one in link.addresses if _valid(one) and _global(one, settings)]
+    of_family = [one for one in link.addresses if isinstance(one.address, IPv6Address) == ipv6]
+    usable = [one for one in of_family if _valid(one) and _global(one, settings)]
     best = min((_rank(one) for one in usable), default=None)
-    by_prefix: dict[IPv6Network, AddressState] = {}
-    for one in sorted(usable, key=lambda one: (one.address not in held, one.address)):
+    by_prefix: dict[IPNetwork, AddressState] = {}
+    for one in sorted(usable, key=lambda one: (one.address not in held, int(one.address))):
         if _rank(one) == best:
             by_prefix.setdefault(_prefix(one), one)
-    return sorted(by_prefix.values(), key=lambda one: one.address)
+    return sorted(by_prefix.values(), key=lambda one: int(one.address))
 
 
 def _positions(addresses: list[AddressState], before: dict[int, CareOfAddress]) -> dict[int, AddressState]:
@@ -148,13 +201,12 @@ def _valid(one: AddressState) -> bool:
 def _global(one: AddressState, settings: MobileNodeSettings) -> bool:
     """Whether an address can be a care-of address: unicast routable and none of the mobile node's inner addresses."""
     address = one.address
-    if not isinstance(address, IPv6Address):
-        return False
     if address.is_link_local or address.is_multicast or address.is_loopback or address.is_unspecified:
         return False
-    if address == settings.home_address or _at_home(one, settings):
+    if address in (settings.home_address, settings.ipv4_home_address) or _at_home(one, settings):
         return False
-    return not any(address in prefix for prefix in settings.prefixes)
+    own: tuple[IPNetwork, ...] = (*settings.prefixes, *settings.ipv4_prefixes)
+    return not any(address in prefix for prefix in own)
 
 
 def _at_home(one: AddressState, settings: MobileNodeSettings) -> bool:
@@ -165,15 +217,16 @@ def _rank(one: AddressState) -> tuple[bool, bool]:
     return one.deprecated, one.temporary
 
 
-def _prefix(one: AddressState) -> IPv6Network:
-    return IPv6Network((int(one.address), one.prefix_length), strict=False)
+def _prefix(one: AddressState) -> IPNetwork:
+    kind = IPv6Network if isinstance(one.address, IPv6Address) else IPv4Network
+    return kind((int(one.address), one.prefix_length), strict=False)
 
 
-def _router(link: LinkState) -> IPv6Address | None:
+def _router(link: LinkState, ipv6: bool) -> IPAddress | None:
     """The default router of highest preference (RFC 4191 §3.1), the first one observed among equals."""
-    routers = [one for one in link.routers if isinstance(one.address, IPv6Address)]
+    routers = [one for one in link.routers if isinstance(one.address, IPv6Address) == ipv6]
     best = max(routers, key=lambda router: router.preference, default=None)
-    return best.address if best is not None and isinstance(best.address, IPv6Address) else None
+    return None if best is None else best.address
 
 
 def _mtu(link: LinkState, wanted: LinkSettings) -> int:

@@ -8,7 +8,7 @@ two hours than a router advertisement can (RFC 4862 §5.5.3 (e)).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from mip6.actions import Action, Report, SendPacket
@@ -69,6 +69,7 @@ class PrefixDiscovery:
         if source is None or state.home is not None or state.home_agent is None:
             self._asked = None  # at home, router advertisements tell; without a link, the next registration will
             return actions
+        assert isinstance(source.address, IPv6Address)
         home = self._settings.home_address
         message = MobilePrefixSolicitation(asked.identifier)
         packet = build_icmp6(source.address, state.home_agent, message, home_address=home)

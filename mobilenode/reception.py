@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from mip6.actions import Action, Report, SendPacket
 from mip6.auth import verify
 from mip6.events import PacketReceived
+from mip6.forwarding import IPAddress
 from mip6.headers import SignallingPacket, build_packet, parameter_problem, parse_packet
 from mip6.icmp6 import HomeAgentDiscoveryReply, MobilePrefixAdvertisement, decode_icmp6, is_mobility_icmp6
 from mip6.messages import (
@@ -34,9 +35,11 @@ from mip6.numbers import (
 )
 from mip6.options import Authentication, BindingIdentifier, IPv4HomeAddress, MalformedOption
 from mip6.ratelimit import RateLimit
+from mip6.udp import UdpEnds
 from mip6.wire import FormError
 from mobilenode.acknowledgement import acknowledge
 from mobilenode.bindingupdatelist import Held
+from mobilenode.dualstack import Ipv4Home
 from mobilenode.homeagents import HomeAgents
 from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.registration import SLOW_RETRY, Registration
@@ -74,7 +77,7 @@ class Reception:
             packet = parse_packet(event.packet)
         except FormError:
             return self._count("form_error")
-        if not self._is_for_us(packet):
+        if not self._is_for_us(packet, event.outer):
             return self._count("not_for_us")
         if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
             return self._count("source_not_unicast")
@@ -84,27 +87,30 @@ class Reception:
             if packet.home_address is None or packet.protocol in (Protocol.ESP, Protocol.AH, Protocol.FRAGMENT):
                 return self._count("ignored")
             # RFC 6275 §9.3.1: nobody has a binding here, this node is no correspondent node
-            return self._binding_error(packet, ErrorStatus.UNKNOWN_BINDING, now)
+            return self._binding_error(event, packet, ErrorStatus.UNKNOWN_BINDING, now)
         if not packet.checksum_is_right():
             return self._count("bad_checksum")
         try:
             message = decode_message(packet.payload)
         except UnknownType:
-            return self._binding_error(packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
+            return self._binding_error(event, packet, ErrorStatus.UNRECOGNIZED_MESSAGE, now)
         except BadHeader as error:
-            return self._parameter_problem(packet, packet.offset + error.offset, now)
+            return self._parameter_problem(event, packet, packet.offset + error.offset, now)
         except FormError:
             return self._count("form_error")
         for option in message.options:
             if isinstance(option, MalformedOption):
-                return self._parameter_problem(packet, packet.offset + option.offset, now)
-        return self._dispatch(packet, message, now)
+                return self._parameter_problem(event, packet, packet.offset + option.offset, now)
+        return self._dispatch(packet, message, event.outer, now)
 
-    def _is_for_us(self, packet: SignallingPacket) -> bool:
-        """To a care-of address, or to the home address; a routing header may only hold the home address (§11.3.3)."""
+    def _is_for_us(self, packet: SignallingPacket, outer: UdpEnds | None) -> bool:
+        """To a care-of address, or to the home address; a routing header may only hold the home address (§11.3.3).
+        Inside UDP to the home address, at a care-of address (RFC 5555 §4.2)."""
         home = self._settings.home_address
-        own: set[IPv6Address] = {home, *(one.address for one in self._state.care_of)}
-        return packet.destination in own and packet.routing_address in (None, home)
+        own: set[IPAddress] = {one.address for one in self._state.care_of}
+        if outer is not None:
+            return outer.local in own and packet.destination == home and packet.routing_address is None
+        return packet.destination in {home, *own} and packet.routing_address in (None, home)
 
     def _icmp6(self, packet: SignallingPacket, now: float) -> list[Action]:
         if not is_mobility_icmp6(packet.payload):
@@ -126,7 +132,7 @@ class Reception:
         self._count(name if actions is not None else f"unexpected_{name}")
         return actions or []
 
-    def _dispatch(self, packet: SignallingPacket, message: Message, now: float) -> list[Action]:
+    def _dispatch(self, packet: SignallingPacket, message: Message, outer: UdpEnds | None, now: float) -> list[Action]:
         known = (BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingRevocationIndication)
         if not isinstance(message, known):
             return self._count("ignored")
@@ -153,7 +159,7 @@ class Reception:
             self._count(f"acknowledgement_{int(message.status)}")
             return actions
         assert isinstance(message, BindingRevocationIndication)
-        return self._revoked(packet, message, now)
+        return self._revoked(packet, message, outer, now)
 
     def _authentic(self, packet: SignallingPacket, message: Message) -> bool:
         """RFC 4285 §5.1: one MN-HA option, the last one, of our association and right; else silence."""
@@ -187,7 +193,9 @@ class Reception:
             held[bid] = Held(one.binding, one.lifetime, one.expires, min(one.refresh, now))
         return []
 
-    def _revoked(self, packet: SignallingPacket, message: BindingRevocationIndication, now: float) -> list[Action]:
+    def _revoked(
+        self, packet: SignallingPacket, message: BindingRevocationIndication, outer: UdpEnds | None, now: float
+    ) -> list[Action]:
         """RFC 5846 §10: answer, and drop the bindings that were named, or all.
 
         An administrative revocation is obeyed for a while before the mobile node asks again; after any other the
@@ -199,6 +207,9 @@ class Reception:
             status = self._last_revocation[1]  # a repetition: the answer was lost
         self._last_revocation = (message.sequence, status)
         actions: list[Action] = []
+        if message.flags & RevocationFlag.IPV4 and status == RevocationStatus.SUCCESS:
+            self._state.ipv4 = Ipv4Home()
+            actions.append(Report("IPv4 home address revoked", "warning"))
         for bid in bids:
             held = self._state.update_list.held.pop(bid)
             if message.trigger == RevocationTrigger.ADMINISTRATIVE:
@@ -211,19 +222,19 @@ class Reception:
         answer = BindingRevocationAcknowledgement(
             status, message.sequence, message.flags, identification(self._settings)
         )
-        source, home = packet.destination, self._settings.home_address
-        link = next((one.link for one in self._state.care_of if one.address == source), None)
-        data = seal(self._settings, answer, source, packet.source, None if source == home else home)
-        return [*actions, SendPacket(data, link)]
+        link = self._link(packet.destination if outer is None else outer.local)
+        return [*actions, seal(self._settings, answer, packet.destination, packet.source, link, outer)]
 
     def _judge_revocation(self, message: BindingRevocationIndication) -> tuple[RevocationStatus, list[int]]:
         flags, held = message.flags, self._state.update_list.held
         if flags & RevocationFlag.PROXY:
             return RevocationStatus.PROXY_NOT_SUPPORTED, []
-        if flags & RevocationFlag.IPV4:  # no IPv4 home address is ever registered
-            without = message.find(IPv4HomeAddress) is None
-            missing, wrong = RevocationStatus.IPV4_OPTION_REQUIRED, RevocationStatus.BINDING_DOES_NOT_EXIST
-            return (missing if without else wrong), []
+        if flags & RevocationFlag.IPV4:
+            option: IPv4HomeAddress | None = message.find(IPv4HomeAddress)
+            if option is None:
+                return RevocationStatus.IPV4_OPTION_REQUIRED, []
+            own = option.home_address == self._state.ipv4.address
+            return (RevocationStatus.SUCCESS if own else RevocationStatus.BINDING_DOES_NOT_EXIST), []
         if flags & RevocationFlag.GLOBAL or message.trigger >= FIRST_GLOBAL_TRIGGER:
             return RevocationStatus.FUNCTION_NOT_SUPPORTED, []
         if message.trigger not in set(RevocationTrigger):
@@ -236,22 +247,27 @@ class Reception:
 
     # --- errors --------------------
 
-    def _binding_error(self, packet: SignallingPacket, status: ErrorStatus, now: float) -> list[Action]:
-        """RFC 6275 §9.3.3: to the source on the wire, with the home address of the option."""
+    def _binding_error(
+        self, event: PacketReceived, packet: SignallingPacket, status: ErrorStatus, now: float
+    ) -> list[Action]:
+        """RFC 6275 §9.3.3: to the source on the wire, with the home address of the option. What strangers send to the
+        UDP port draws nothing."""
         self._count("unknown_message" if status == ErrorStatus.UNRECOGNIZED_MESSAGE else "unknown_binding")
-        if not self._errors.allow(now):
+        if event.outer is not None or not self._errors.allow(now):
             return []
         error = BindingError(status, packet.home_address or IPv6Address(0))
         return [SendPacket(build_packet(packet.destination, packet.source, error), self._link(packet.destination))]
 
-    def _parameter_problem(self, packet: SignallingPacket, pointer: int, now: float) -> list[Action]:
+    def _parameter_problem(
+        self, event: PacketReceived, packet: SignallingPacket, pointer: int, now: float
+    ) -> list[Action]:
         self._count("parameter_problem")
-        if not self._errors.allow(now):
+        if event.outer is not None or not self._errors.allow(now):
             return []
         problem = parameter_problem(packet.packet, packet.destination, pointer)
         return [SendPacket(problem, self._link(packet.destination))]
 
-    def _link(self, source: IPv6Address) -> str | None:
+    def _link(self, source: IPAddress) -> str | None:
         return next((one.link for one in self._state.care_of if one.address == source), None)
 
     def _count(self, name: str) -> list[Action]:

@@ -21,10 +21,14 @@ from typing import TYPE_CHECKING
 from mip6.actions import Action, Report, SendPacket
 from mip6.auth import ntp_timestamp
 from mip6.numbers import FlowStatus
+from mip6.options import NatDetection
+from mobilenode.access import Access
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
-from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink
+from mobilenode.dualstack import JITTER, Ipv4Home, keepalive, needs_udp
+from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink, Source
 from mobilenode.policy import Direction, resolve
 from mobilenode.settings import FlowSettings, MobileNodeSettings
+from mobilenode.turns import TURN, Parked, Subject, subject
 from mobilenode.updates import binding_update, fit_flows
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # t
 
 
 # not of the home agent
-OF_THE_MOBILE_NODE = ("care_of", "home", "goal", "wall_offset", "flows", "rules", "send_times")
+OF_THE_MOBILE_NODE = ("access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "send_times")
 
 
 class Mode(Enum):
@@ -57,14 +61,6 @@ class Goal(Enum):
 
     REGISTERED = auto()
     NOTHING = auto()  # at home, or shutting down
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An address of the mobile node, and the link that packets from it leave by."""
-
-    address: IPv6Address
-    link: str
 
 
 @dataclass(slots=True)
@@ -87,6 +83,7 @@ class Registration:
     mobile_router: bool
     explicit: bool
     home_agent: IPv6Address | None  # None: none is known yet
+    access: Access
     care_of: tuple[CareOfAddress, ...] = ()
     home: HomeLink | None = None
     goal: Goal = Goal.REGISTERED
@@ -110,6 +107,9 @@ class Registration:
     silent: float | None = None  # since when Binding Updates go out without an answer
     solicit: bool = False  # the prefixes of the home link have to be asked for (status 1)
     home_until: float | None = None  # when the home address ends, as far as it is known
+    ipv4: Ipv4Home = field(default_factory=Ipv4Home)
+    parked: dict[Subject, Parked] = field(default_factory=dict)  # one BID at a time: those that wait for their turn
+    asked_link: str | None = None  # the link whose state the next Binding Update is to find out
     due: float | None = None
     flows: tuple[FlowSettings, ...] = ()  # what the home agent is to hold; `flowchange` keeps both
     rules: tuple[FlowSettings, ...] = ()  # what this end does
@@ -128,6 +128,7 @@ class Registration:
             mobile_router=settings.mobile_router,
             explicit=settings.prefix_mode == "explicit",
             home_agent=home_agent,
+            access=Access(settings),
         )
 
     def turn_to(self, home_agent: IPv6Address) -> None:
@@ -148,7 +149,7 @@ class Registration:
 
     def binding(self, one: CareOfAddress) -> Binding:
         """What a Binding Update says of a care-of address."""
-        return Binding(one.bid, one.address, one.priority)
+        return Binding(one.bid, one.address, one.priority, one.udp)
 
     def registered(self, one: CareOfAddress) -> bool:
         """Whether the home agent acknowledged this binding and its lifetime has not ended."""
@@ -214,30 +215,59 @@ class Registration:
         wrong = [bid for bid, one in wanted.items() if bindings.get(bid, {None}) != {one}]
         surplus = [bid for bid, values in bindings.items() if bid not in wanted and values != {None}]
         stale = [bid for bid in wanted if bid not in wrong and self.update_list.held[bid].refresh <= now]
-        if self.mode is Mode.INDIVIDUAL:
-            return self._individual(wanted, [*wrong, *stale], surplus)
+        if self._one_by_one():
+            return self._individual(wanted, [*wrong, *stale], surplus, now)
         base = self._base(tuple(wanted.values()), replaces=True)
         full = self._with_flows(base, wanted)
         if self.overwrite or wrong or surplus or stale or self._flows_differ(full):
             return full
         return None
 
-    def _individual(self, wanted: dict[int, Binding], wrong: list[int], surplus: list[int]) -> Update | None:
-        """One BID at a time (RFC 5648 §5.2); the one in flight first, so that it is not overtaken by its successor."""
+    def _one_by_one(self) -> bool:
+        """Whether each BID is registered by itself: asked for by status 168, or because of a care-of address whose
+        Binding Update has to come from itself (RFC 5648 §8.1)."""
+        if self.mode is Mode.BULK:
+            return any(one.signals_in_udp for one in self.active())
+        return self.mode is Mode.INDIVIDUAL
+
+    def _individual(
+        self, wanted: dict[int, Binding], wrong: list[int], surplus: list[int], now: float
+    ) -> Update | None:
+        """One BID at a time (RFC 5648 §5.2). What moves flows goes at once, by a link that is answered; else the one in
+        flight has its turn, so that it is not overtaken by its successor, and then lets the others pass."""
         if self.overwrite:
-            first = next(iter(wanted.values()))
-            return self._with_flows(self._base((first,), replaces=True), {first.bid: first})
-        updates = [self._base((wanted[bid],), replaces=False) for bid in wrong]
-        updates += [Update(deletes=(bid,), mobile_router=self.mobile_router) for bid in surplus]
+            first = self._turn([], [self._base((one,), replaces=True) for one in wanted.values()], now)
+            return self._with_flows(first, {one.bid: one for one in first.bindings})
         bound = {bid: one for bid, one in wanted.items() if bid in self.update_list.held}
-        for update in updates:
-            if self.in_flight is not None and _same_bindings(self.in_flight.update, update):
-                return self._with_flows(update, bound | {one.bid: one for one in update.bindings})
-        if updates:
-            return self._with_flows(updates[0], bound | {one.bid: one for one in updates[0].bindings})
-        any_one = next(iter(wanted.values()))
-        full = self._with_flows(self._base((any_one,), replaces=False), bound)
-        return full if self._flows_differ(full) else None
+        deletes = [Update(deletes=(bid,), mobile_router=self.mobile_router) for bid in surplus]
+        others = [self._base((wanted[bid],), replaces=False) for bid in wrong]
+        urgent: list[Update] = []
+        good = [one for one in self.active() if one.bid not in wrong]
+        if not good:
+            others += deletes
+        elif deletes:
+            urgent = deletes
+        else:
+            heard = min(good, key=lambda one: self.access.unanswered(one.link))
+            anyway = self._base((wanted[heard.bid],), replaces=False)
+            urgent = [anyway] if self._flows_differ(self._with_flows(anyway, bound)) else []
+        if not urgent and not others:
+            return None
+        update = self._turn(urgent, others, now)
+        return self._with_flows(update, bound | {one.bid: one for one in update.bindings})
+
+    def _turn(self, urgent: list[Update], others: list[Update], now: float) -> Update:
+        """Whose turn it is: who has not been sent yet, then who waits for the least time."""
+
+        def ready(update: Update) -> float:
+            if self.in_flight is not None and subject(self.in_flight.update) == subject(update):
+                return self.retransmit if now >= self.in_flight.time + TURN else -1.0
+            parked = self.parked.get(subject(update))
+            if parked is not None:
+                return parked.retransmit
+            return -2.0 if update in urgent else 0.0
+
+        return min([*urgent, *others], key=ready)
 
     def _base(self, bindings: tuple[Binding, ...], *, replaces: bool) -> Update:
         return Update(
@@ -282,22 +312,25 @@ class Registration:
         self.due = None
         update = self.work(now)
         if update is None:
-            self.in_flight, self.silent = None, None
+            self.in_flight, self.silent, self.asked_link = None, None, None
+            self.parked.clear()
             return actions
         if self.hold is not None:
             return actions
-        if self.source(0) is None or self.home_agent is None:
+        if self._leaves_by(update) is None or self.home_agent is None:
             # nothing can be sent; when a link comes back the first try goes out at once
             self.in_flight, self.silent = None, None
             return actions
+        self._change_turns(update)
         again = self.in_flight is not None and self.in_flight.update == update
         if again and now < self.retransmit:
-            self.due = self.retransmit
+            self.due = self._next_turn(now)
             return actions
         if len(self.send_times) == MAX_UPDATE_RATE and now < self.send_times[0] + 1.0:
             self.due = self.send_times[0] + 1.0
             return actions
-        if again:
+        if again and self.in_flight is not None:
+            update = self.in_flight.update  # the very same, so that the list knows it for a repetition
             self.interval = min(self.interval * 2, MAX_BINDACK_TIMEOUT)
             self.tries += 1
             if self.interval == MAX_BINDACK_TIMEOUT and self.tries < 6:
@@ -306,8 +339,28 @@ class Registration:
             self.interval = INITIAL_BINDACK_TIMEOUT if self.update_list.held else FIRST_REGISTRATION_TIMEOUT
             self.tries = 0
         actions.append(self._send(update, now))
-        self.retransmit = self.due = now + self.interval
+        self.retransmit = now + self.interval
+        self.due = self._next_turn(now)
         return actions
+
+    def _change_turns(self, update: Update) -> None:
+        """Where each BID is registered by itself, the one in flight waits for its next turn beside the others."""
+        if not self._one_by_one():
+            self.parked.clear()
+            return
+        flying = self.in_flight
+        if flying is not None and subject(flying.update) != subject(update):
+            self.parked[subject(flying.update)] = Parked(flying, self.interval, self.retransmit, self.tries)
+            parked = self.parked.pop(subject(update), None)
+            if parked is not None and parked.sent.update == update:
+                self.in_flight, self.interval = parked.sent, parked.interval
+                self.retransmit, self.tries = parked.retransmit, parked.tries
+
+    def _next_turn(self, now: float) -> float:
+        """When the one in flight is sent again, or another may be sent."""
+        assert self.in_flight is not None
+        over = self.in_flight.time + TURN
+        return min(self.retransmit, over) if self._one_by_one() and now < over else self.retransmit
 
     def _drop_ending(self, now: float) -> list[Action]:
         """Deregister a care-of address before it ends: its packets would go to nobody, or to the next to have it."""
@@ -338,30 +391,45 @@ class Registration:
         return min(times, default=None)
 
     def source(self, tries: int) -> Source | None:
-        """Where signalling leaves: the best link, another one at each retransmission; at home the home link."""
+        """Where signalling leaves natively: the best link, another at each retransmission; at home the home link."""
         if self.home is not None:
             return Source(self.settings.home_address, self.home.name)
-        links = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
-        if not links:
-            return None
-        one = links[tries % len(links)]
-        return Source(one.address, one.link)
+        return self._nth(tries, in_udp=False)
+
+    def source_in_udp(self, tries: int) -> Source | None:
+        """The same for what may leave inside UDP too, where nothing leaves natively."""
+        return self.source(tries) or self._nth(tries, in_udp=True)
+
+    def _nth(self, tries: int, *, in_udp: bool) -> Source | None:
+        fit = [one for one in self.care_of if one.signals_in_udp == in_udp]
+        links = sorted(fit, key=lambda one: (one.link != self.asked_link, one.priority, one.bid))
+        return links[tries % len(links)].source() if links else None
+
+    def _leaves_by(self, update: Update) -> Source | None:
+        """Where a Binding Update leaves. Inside UDP it leaves by the care-of address that it states, by no other."""
+        stated = {one.care_of_address for one in update.bindings}
+        own = next((one for one in self.care_of if one.address in stated), None)
+        if self.home is None and own is not None and own.signals_in_udp:
+            return own.source()
+        return self.source(self.tries) if update.bindings else self.source_in_udp(self.tries)
 
     def _send(self, update: Update, now: float) -> SendPacket:
-        source = self.source(self.tries)
+        source = self._leaves_by(update)
         assert source is not None and self.home_agent is not None
         if any(one.refresh <= now for one in self.update_list.held.values()):
             # a refresh is the time to ask again for a flow that the home agent had no room for or did not allow
             self.refused_flows = {fid: one for fid, one in self.refused_flows.items() if one[1] in HOPELESS}
         sequence = (self.update_list.sequence + 1) % 65536
-        sent = SentUpdate(update, sequence, self.timestamp(now), self.clock, now, self._lifetime(update, now))
+        lifetime = self._lifetime(update, now)
+        sent = SentUpdate(update, sequence, self.timestamp(now), self.clock, now, lifetime, source.link)
         self.update_list.sent(sent)
+        self.access.sent(source.link, now)
         self.in_flight = sent
         self.cleared = False
         self.send_times.append(now)
         if self.silent is None:
             self.silent = now
-        return SendPacket(binding_update(self.settings, sent, source.address, self.home_agent), source.link)
+        return binding_update(self.settings, sent, source, self.home_agent, self.ipv4.wanted(self.settings))
 
     def _lifetime(self, update: Update, now: float) -> int:
         """No longer than the home address and any care-of address are valid (RFC 6275 §11.7.1); units of 4 seconds."""
@@ -392,18 +460,31 @@ class Registration:
         self.in_flight = None
         return wait
 
-    def bind(self, binding: Binding, lifetime: int, sent: SentUpdate, advice: int | None) -> None:
-        """The home agent holds a binding. It runs from the sending of the update, not from its answer (§11.7.3)."""
+    def bind(
+        self, binding: Binding, lifetime: int, sent: SentUpdate, advice: int | None, nat: NatDetection | None = None
+    ) -> None:
+        """The home agent holds a binding. It runs from the sending of the update, not from its answer (§11.7.3).
+
+        `nat` is the NAT Detection option of the answer. The next Binding Update is the keepalive (RFC 5555 §4.3).
+        """
         refresh = lifetime * self.random.uniform(*REFRESH)
         if advice is not None and 0 < advice < lifetime:
             refresh = min(refresh, float(advice))
-        self.update_list.held[binding.bid] = Held(binding, lifetime, sent.time + lifetime, sent.time + refresh)
+        one = next((one for one in self.care_of if one.address == binding.care_of_address), None)
+        udp = one is not None and one.signals_in_udp and needs_udp(nat)
+        if one is not None and udp:
+            wanted = next((link.keepalive for link in self.settings.links if link.name == one.link), None)
+            refresh = min(refresh, keepalive(nat, wanted) * self.random.uniform(*JITTER))
+        self.update_list.held[binding.bid] = Held(binding, lifetime, sent.time + lifetime, sent.time + refresh, udp)
+
+    def ask_over(self, bid: int, link: str, now: float) -> None:
+        """Find out by a Binding Update over this link whether the home agent is still reached by it."""
+        held = self.update_list.held.get(bid)
+        if held is not None:
+            self.asked_link = link
+            self.update_list.held[bid] = replace(held, refresh=min(held.refresh, now))
 
     def refuse_bid(self, binding: Binding, status: int, now: float) -> None:
         """The home agent does not hold a binding and is not asked for it for a while."""
         self.update_list.held.pop(binding.bid, None)
         self.refused[binding.bid] = RefusedBinding(binding, status, now + SLOW_RETRY)
-
-
-def _same_bindings(first: Update, second: Update) -> bool:
-    return first.bindings == second.bindings and first.deletes == second.deletes

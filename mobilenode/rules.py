@@ -109,6 +109,9 @@ class LinkTable(config.Table):
     volume: Annotated[int, _quantity("a volume", _VOLUMES)] | None = None
     volume_day: Annotated[int, config.integer(1, 28)] = 1
     receive_only: config.Boolean = False
+    family: Annotated[str, config.choice("auto", "ipv6", "ipv4")] = "auto"
+    encapsulation: Annotated[str, config.choice("auto", "native", "udp")] = "auto"
+    keepalive: Annotated[int, config.integer(5, 86400)] | None = None
 
     @model_validator(mode="after")
     def _sensible(self) -> LinkTable:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from enum import StrEnum
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mip6.auth import SecurityAssociation
 from mip6.flowextension import DEFAULT_ENTERPRISE
+from mip6.forwarding import IPAddress
 from mip6.schedule import Schedule
 from mip6.selectors import TrafficSelector
 
@@ -20,7 +21,9 @@ class LinkSettings:
     `mtu`, in octets, bounds the path MTU if it is smaller than the link's. `metered`: what it carries costs money.
     `max_rate` is what it can carry, in bit/s. With `volume`, in octets, it is a last resort for the rest of the month
     that begins on `volume_day`, once it has carried so much. Nothing is sent over a `receive_only` link, though it is
-    registered.
+    registered. `family` is "auto", "ipv6" or "ipv4", `encapsulation` "auto", "native" or "udp": see
+    `mobilenode.access`. `keepalive` is how often a NAT's mapping is refreshed, in seconds; None: as the home agent
+    advises.
     """
 
     name: str
@@ -32,6 +35,9 @@ class LinkSettings:
     volume: int | None = None
     volume_day: int = 1
     receive_only: bool = False
+    family: str = "auto"
+    encapsulation: str = "auto"
+    keepalive: int | None = None
 
 
 class LastResort(StrEnum):
@@ -128,6 +134,8 @@ class MobileNodeSettings:
     (RFC 3963 §5.2), `replay` "timestamp" (RFC 4285 §6) or "sequence". Without `association` nothing is authenticated,
     which only an `insecure` home agent accepts. Schedules and months go by the clocks of `zone`. `enterprise` marks the
     options of `mip6.flowextension`.
+    `home_agents_ipv4` are the IPv4 addresses of the same home agents; without them there is no way through IPv4
+    networks. An `ipv4_home_address` of 0.0.0.0 asks the home agent for one, None does without.
     """
 
     home_address: IPv6Address
@@ -149,8 +157,24 @@ class MobileNodeSettings:
     zone: tzinfo = UTC
     enterprise: int = DEFAULT_ENTERPRISE
     eliminate_duplicates: bool = True
+    home_agents_ipv4: tuple[IPv4Address, ...] = ()
+    ipv4_home_address: IPv4Address | None = None
+    ipv4_prefixes: tuple[IPv4Network, ...] = ()
     dataplane: str = "auto"
     control: str = "/run/mip6/mobilenode.sock"
     log: str = "info"
     log_format: str = "text"
     record: str | None = None
+    udp_zero_checksum: bool = False
+
+    def addresses_of(self, home_agent: IPv6Address) -> tuple[IPAddress, ...]:
+        """Where a home agent is reached: by its IPv6 address and, if it has one, an IPv4 address."""
+        known = dict(zip(self.home_agents, self.home_agents_ipv4, strict=False))
+        return (home_agent, known[home_agent]) if home_agent in known else (home_agent,)
+
+    def far_end(self, home_agent: IPv6Address, local: IPAddress) -> IPAddress:
+        """The address of a home agent for whatever leaves from `local`; ValueError where it has none of that family."""
+        for one in self.addresses_of(home_agent):
+            if isinstance(one, IPv6Address) == isinstance(local, IPv6Address):
+                return one
+        raise ValueError(f"{home_agent} has no IPv4 address, nothing goes there from {local}")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from mip6.actions import KernelState, LocalAddress, Route, Rule
-from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.actions import KernelState, LocalAddress, Route, Rule, UdpEndpoint
+from mip6.forwarding import (
+    MINIMUM_MTU,
+    Encapsulation,
+    End,
+    FlowRule,
+    ForwardingTable,
+    IPAddress,
+    IPNetwork,
+    Node,
+    Tunnel,
+    overhead,
+)
 from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
 from mobilenode.policy import Direction, resolve
@@ -16,7 +27,8 @@ from mobilenode.registration import Goal, Registration
 from mobilenode.settings import FlowSettings, MobileNodeSettings
 
 RULE_PRIORITY = 1000  # in front of the kernel's own rules for main (32766)
-DEFAULT = IPv6Network("::/0")
+DEFAULT, DEFAULT4 = IPv6Network("::/0"), IPv4Network("0.0.0.0/0")
+MINIMUM_MTU_IPV4 = 576  # octets; hardly any path has less (RFC 1191 §5)
 
 Part = TypeVar("Part", Tunnel, FlowRule, Node)
 
@@ -55,19 +67,10 @@ def forwarding_table(
     if state.home is None and state.home_agent is not None:
         known = [one for one in state.active() if _told(state, one)]
         tunnels = tuple(
-            Tunnel(
-                one.bid,
-                one.address,
-                state.home_agent,
-                max(MINIMUM_MTU, min(one.mtu, path_mtus.get(one.address, one.mtu))) - IPV6_HEADER,
-                one.link,
-                one.bid in sending,
-                expires=state.update_list.ends(state.binding(one)),
-            )
-            for one in known
+            _tunnel(settings, state, one, path_mtus.get(one.address, one.mtu), one.bid in sending) for one in known
         )
         rules = tuple(flow.rule() for flow in resolve(state.rules, sending.values(), Direction.UP))
-    prefixes = registered_prefixes(settings, state)
+    prefixes: tuple[IPNetwork, ...] = (*registered_prefixes(settings, state), *ipv4_networks(state))
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)
         rules = _reuse(rules, before.rules)
@@ -81,6 +84,33 @@ def forwarding_table(
         MappingProxyType({settings.home_address: node}),
         eliminate_duplicates=settings.eliminate_duplicates,
     )
+
+
+def _tunnel(
+    settings: MobileNodeSettings, state: Registration, one: CareOfAddress, path_mtu: int, usable: bool
+) -> Tunnel:
+    assert state.home_agent is not None
+    held = state.update_list.held.get(one.bid)
+    # what has no answer yet and signals inside UDP may be behind a NAT
+    udp = held.udp if held is not None and state.registered(one) else one.signals_in_udp
+    encapsulation = Encapsulation.UDP if udp else Encapsulation.NATIVE
+    smallest = MINIMUM_MTU if isinstance(one.address, IPv6Address) else MINIMUM_MTU_IPV4
+    return Tunnel(
+        one.bid,
+        one.address,
+        settings.far_end(state.home_agent, one.address),
+        max(smallest, min(one.mtu, path_mtu)) - overhead(one.address, encapsulation),
+        one.link,
+        usable,
+        encapsulation,
+        expires=state.update_list.ends(state.binding(one)),
+    )
+
+
+def ipv4_networks(state: Registration) -> tuple[IPv4Network, ...]:
+    """The inner IPv4 networks that the home agent granted; an IPv4 home address is one of length 32."""
+    own = () if state.ipv4.address is None else (IPv4Network(state.ipv4.address),)
+    return (*own, *state.ipv4.prefixes)
 
 
 def _reuse(new: tuple[Part, ...], old: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -97,13 +127,21 @@ def kernel_state(settings: MobileNodeSettings, state: Registration) -> KernelSta
     for one in state.care_of:
         rules.append(Rule(one.address, one.table, RULE_PRIORITY))
         routes.append(Route(one.on_link, one.link, table=one.table))
-        routes.append(Route(DEFAULT, one.link, gateway=one.router, table=one.table))
+        default = DEFAULT if isinstance(one.address, IPv6Address) else DEFAULT4
+        routes.append(Route(default, one.link, gateway=one.router, table=one.table))
     if state.home is not None:
-        address = LocalAddress(settings.home_address, state.home.name)
+        addresses = [LocalAddress(settings.home_address, state.home.name)]
     else:
-        address = LocalAddress(settings.home_address, settings.device)
+        addresses = [LocalAddress(settings.home_address, settings.device)]
         routes.append(Route(DEFAULT, settings.device, source=settings.home_address, metric=settings.metric))
-    return KernelState((address,), tuple(routes), tuple(rules))
+        if state.ipv4.address is not None:
+            addresses.append(LocalAddress(state.ipv4.address, settings.device, 32))
+        if state.ipv4.address is not None or state.ipv4.prefixes:
+            # a DHCP client's default route may have the best metric there is: two halves are better than any
+            for half in DEFAULT4.subnets():
+                routes.append(Route(half, settings.device, source=state.ipv4.address, metric=settings.metric))
+    sockets = [UdpEndpoint(one.address, device=one.link) for one in state.care_of if one.signals_in_udp]
+    return KernelState(tuple(addresses), tuple(routes), tuple(rules), sockets=tuple(sockets))
 
 
 def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, int], now: float) -> dict[str, Any]:
@@ -143,7 +181,8 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
         "home_agent": str(state.home_agent) if state.home_agent is not None else None,
         "device": settings.device,
         "state": overall(state),
-        "prefixes": [str(one) for one in registered_prefixes(settings, state)],
+        "prefixes": [str(one) for one in (*registered_prefixes(settings, state), *state.ipv4.prefixes)],
+        "ipv4_home_address": None if state.ipv4.address is None else str(state.ipv4.address),
         "bindings": sorted(bindings, key=lambda one: one["bid"]),
         "flows": flows,
         "signalling": counts,
@@ -203,6 +242,7 @@ def _binding_status(state: Registration, one: CareOfAddress, now: float) -> dict
         "bid": one.bid if bound is None else bound.bid,
         "link": one.link,
         "care_of_address": str(one.address),
+        "encapsulation": str(Encapsulation.UDP if (held.udp if held else one.signals_in_udp) else Encapsulation.NATIVE),
         "priority": one.priority,
         "lifetime": held.lifetime if held else 0,
         "lifetime_left": round(max(0.0, held.expires - now), 1) if held else 0.0,

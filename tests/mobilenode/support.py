@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from random import Random
 
 from mip6.actions import Action, Report, SendPacket
@@ -22,12 +22,13 @@ from mip6.events import (
     TimerExpired,
     WallClockSet,
 )
-from mip6.forwarding import Node
+from mip6.forwarding import IPAddress, Node
 from mip6.headers import SignallingPacket, build_packet, parse_packet
 from mip6.messages import BindingAcknowledgement, BindingUpdate, Message, decode_message
 from mip6.numbers import AckFlag, UpdateFlag
 from mip6.options import BindingIdentifier, FlowIdentification, FlowSummary, MessageIdentification, Option
 from mip6.selectors import IPv6Selector
+from mip6.udp import UdpEnds
 from mobilenode.engine import MobileNode
 from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings, via
 
@@ -35,7 +36,7 @@ HOME = IPv6Address("2001:db8:100::5")
 AGENT = IPv6Address("2001:db8:100::1")
 WLAN = IPv6Address("2001:db8:a::77")
 CELL = IPv6Address("2001:db8:b::77")
-ROUTER = IPv6Address("fe80::1")
+ROUTER, GATEWAY = IPv6Address("fe80::1"), IPv4Address("10.0.0.1")
 PREFIX = IPv6Network("2001:db8:f00::/56")
 KEY = SecurityAssociation(4096, Algorithm.HMAC_SHA1, bytes(range(16)))
 NOON = 1_700_000_000.0
@@ -53,10 +54,15 @@ SETTINGS = MobileNodeSettings(
 )
 
 
-def link(name: str, *addresses: IPv6Address | AddressState, up: bool = True, router: bool = True) -> LinkState:
-    """One link as the kernel holds it; plain addresses have /64 and nothing special."""
-    states = tuple(one if isinstance(one, AddressState) else AddressState(one, 64) for one in addresses)
-    return LinkState(name, 2, up, 1500, b"", states, (RouterState(ROUTER),) if router else ())
+def link(name: str, *addresses: IPAddress | AddressState, up: bool = True, router: bool = True) -> LinkState:
+    """One link as the kernel holds it, with a router of each family; plain addresses have /64, /24, nothing special."""
+    states = tuple(
+        one if isinstance(one, AddressState) else AddressState(one, 64 if one.version == 6 else 24) for one in addresses
+    )
+    families = {one.address.version for one in states} or {6}
+    routers = [RouterState(ROUTER)] if 6 in families else []
+    routers += [RouterState(GATEWAY)] if 4 in families else []
+    return LinkState(name, 2, up, 1500, b"", states, tuple(routers) if router else ())
 
 
 BOTH = (link("wlan0", WLAN), link("wwan0", CELL))
@@ -70,6 +76,7 @@ class Sent:
     interface: str | None
     packet: SignallingPacket
     update: BindingUpdate
+    outer: UdpEnds | None = None
 
     def bids(self) -> dict[int, object]:
         return {one.bid: one.care_of_address for one in self.update.find_all(BindingIdentifier)}
@@ -114,7 +121,7 @@ class World:
                         assert verify(
                             packet.payload, message, self.settings.association, packet.source, packet.sender()
                         )
-                    self.sent.append(Sent(self.now, action.interface, packet, message))
+                    self.sent.append(Sent(self.now, action.interface, packet, message, action.outer))
                 else:
                     self.other.append(packet)
         return actions
@@ -141,11 +148,12 @@ class World:
         to: IPv6Address = WLAN,
         source: IPv6Address = AGENT,
         key: SecurityAssociation | None = KEY,
+        outer: UdpEnds | None = None,
     ) -> list[Action]:
         """A message of the home agent, signed, by type 2 routing header unless it goes to the home address."""
         mh: Message | bytes = message if key is None else sign(message, key, to, HOME)
         packet = build_packet(source, to, mh, routing_address=None if to == HOME else HOME)
-        return self.give(PacketReceived(packet, "wlan0"))
+        return self.give(PacketReceived(packet, "wlan0", outer=outer))
 
     def answer(
         self,
@@ -175,7 +183,7 @@ class World:
         flags = AckFlag.MOBILE_ROUTER if sent.update.flags & UpdateFlag.MOBILE_ROUTER else AckFlag(0)
         granted = 0 if sent.update.lifetime == 0 else lifetime
         message = BindingAcknowledgement(status, flags, sent.update.sequence, granted, tuple(options))
-        return self.receive(change(message), to=sent.packet.source, key=key)
+        return self.receive(change(message), to=sent.packet.source, key=key, outer=sent.outer)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from ipaddress import IPv6Address
 
 from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Route, Rule, SendPacket
 from mip6.events import AddressState, PathMtuChanged, RouterState
+from mip6.forwarding import IPAddress
 from mip6.selectors import IPv6Selector
-from mobilenode.movement import care_of_addresses
+from mobilenode.movement import Way, care_of_addresses
 from mobilenode.settings import DROP, FlowSettings, copy, via
 from tests.mobilenode.support import (
     AGENT,
@@ -29,8 +30,11 @@ OTHER = IPv6Address("2001:db8:aa::77")
 AT_HOME = link("wlan0", IPv6Address("2001:db8:100::abcd"))
 
 
-def chosen(*states: AddressState | IPv6Address) -> dict[int, IPv6Address]:
-    return {one.bid: one.address for one in care_of_addresses((link("wlan0", *states),), SETTINGS, (), 0.0)}
+IPV6 = {"wlan0": Way(), "wwan0": Way()}
+
+
+def chosen(*states: AddressState | IPv6Address) -> dict[int, IPAddress]:
+    return {one.bid: one.address for one in care_of_addresses((link("wlan0", *states),), SETTINGS, (), 0.0, IPV6)}
 
 
 def test_one_care_of_address_per_prefix() -> None:
@@ -58,22 +62,22 @@ def test_deprecated_and_temporary_addresses_serve_where_there_is_nothing_better(
 
 def test_a_link_without_carrier_or_router_is_not_used() -> None:
     for bad in (link("wlan0", WLAN, up=False), link("wlan0", WLAN, router=False), link("eth7", WLAN)):
-        assert care_of_addresses((bad,), SETTINGS, (), 0.0) == ()
+        assert care_of_addresses((bad,), SETTINGS, (), 0.0, IPV6) == ()
 
 
 def test_an_address_keeps_its_bid_and_table_while_it_stays() -> None:
-    first = care_of_addresses((link("wlan0", WLAN, OTHER),), SETTINGS, (), 0.0)
-    second = care_of_addresses((link("wlan0", OTHER),), SETTINGS, first, 0.0)
+    first = care_of_addresses((link("wlan0", WLAN, OTHER),), SETTINGS, (), 0.0, IPV6)
+    second = care_of_addresses((link("wlan0", OTHER),), SETTINGS, first, 0.0, IPV6)
     assert [(one.bid, one.table) for one in first] == [(1, 1000), (101, 1002)]
     assert second == first[1:]
-    third = care_of_addresses((link("wlan0", OTHER, WLAN),), SETTINGS, second, 0.0)
+    third = care_of_addresses((link("wlan0", OTHER, WLAN),), SETTINGS, second, 0.0, IPV6)
     assert third == first
 
 
 def test_the_preferred_router_is_used() -> None:
     better = IPv6Address("fe80::2")
     wlan = replace(BOTH[0], routers=(RouterState(ROUTER), RouterState(better, 1)))
-    assert care_of_addresses((wlan,), SETTINGS, (), 0.0)[0].router == better
+    assert care_of_addresses((wlan,), SETTINGS, (), 0.0, IPV6)[0].router == better
 
 
 def test_kernel_state_away() -> None:
@@ -176,7 +180,7 @@ def test_more_flows_than_one_packet_holds_follow_in_the_next() -> None:
         assert seen <= {*sent.flows(), *sent.summary()}  # nothing that was registered is left out
         seen |= set(sent.flows())
         world.answer()
-        world.run(1)
+        world.run(0.9)
     assert seen == set(range(1, 61))
     count = len(world.sent)
     world.run(100)

@@ -57,7 +57,7 @@ def test_implicit_prefixes_are_not_named() -> None:
 
 
 def test_first_registration_backs_off_from_one_and_a_half_seconds_for_ever() -> None:
-    world = World()
+    world = World(replace(SETTINGS, links=tuple(replace(one, encapsulation="native") for one in SETTINGS.links)))
     world.links(*BOTH)
     world.run(300)
     gaps = [round(later - earlier, 6) for earlier, later in pairwise(world.times())]

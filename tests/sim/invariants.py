@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from ipaddress import IPv6Address
 from typing import Any
 
 from homeagent.engine import HomeAgent
@@ -19,6 +18,7 @@ from mip6.headers import parse_packet
 from mip6.messages import BindingUpdate, decode_message
 from mip6.numbers import Protocol
 from mip6.options import AlternateCareOfAddress, BindingIdentifier
+from mip6.udp import UdpEnds
 from mobilenode.engine import MobileNode
 
 MAX_UPDATE_RATE = 3  # Binding Updates in a second (RFC 6275 §12)
@@ -30,12 +30,12 @@ class Watch:
 
     def __init__(self, settings: HomeAgentSettings) -> None:
         self._node = settings.nodes[0]
-        self._authentic: set[IPv6Address] = set()
+        self._authentic: set[IPAddress] = set()
         self._record: Mapping[str, Any] | None = None
         self._expires: dict[tuple[int, str], float] = {}
         self._sent: deque[float] = deque(maxlen=MAX_UPDATE_RATE + 1)
 
-    def arriving(self, packet: bytes) -> None:
+    def arriving(self, packet: bytes, outer: UdpEnds | None) -> None:
         """A packet on its way into the home agent: whose addresses it proves."""
         parsed = parse_packet(packet)
         if parsed.protocol != Protocol.MOBILITY:
@@ -46,7 +46,7 @@ class Watch:
         key = self._node.associations[0]
         if not verify(parsed.payload, message, key, parsed.source, parsed.sender()):
             return
-        self._authentic.add(parsed.source)
+        self._authentic.add(parsed.source if outer is None else outer.remote)
         alternate: AlternateCareOfAddress | None = message.find(AlternateCareOfAddress)
         if alternate is not None:
             self._authentic.add(alternate.care_of_address)
@@ -114,8 +114,9 @@ def agree(home_agent: HomeAgent, mobile_node: MobileNode, settings: HomeAgentSet
     mine = mobile_node.status(now)
     yours = home_agent.status(now)["nodes"][0]
     assert mine["state"] == "registered", f"the mobile node is {mine['state']}"
-    held = {one["bid"]: one["care_of_address"] for one in mine["bindings"] if one["state"] == "registered"}
-    cached = {one["bid"]: one["care_of_address"] for one in yours["bindings"]}
+    registered = [one for one in mine["bindings"] if one["state"] == "registered"]
+    held = {one["bid"]: (one["care_of_address"], one["encapsulation"]) for one in registered}
+    cached = {one["bid"]: (one["inside"] or one["care_of_address"], one["encapsulation"]) for one in yours["bindings"]}
     assert held == cached, f"binding update list {held}, binding cache {cached}"
     if settings.multiple_bindings:
         states = {one["bid"]: one["state"] for one in mine["bindings"]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from random import Random
 from typing import Any
 
@@ -29,15 +29,17 @@ from mip6.events import (
     TimerExpired,
     WallClockSet,
 )
-from mip6.forwarding import IPAddress
+from mip6.forwarding import Encapsulation, IPAddress
 from mip6.headers import build_packet
 from mip6.messages import BindingUpdate
 from mip6.numbers import UpdateFlag
 from mip6.options import BindingIdentifier, MobileNodeIdentifier
 from mip6.selectors import IPv6Selector
+from mip6.udp import UdpEnds
 from mobilenode.engine import MobileNode
 from mobilenode.settings import FlowSettings, LinkSettings, MobileNodeSettings, copy, via
 from tests.sim.invariants import Watch
+from tests.sim.nat import Nat, mirrored
 
 HOME = IPv6Address("2001:db8:100::5")
 AGENT = IPv6Address("2001:db8:100::1")
@@ -48,6 +50,8 @@ KEY = SecurityAssociation(4096, Algorithm.HMAC_SHA1, bytes(16))
 WRONG_KEY = SecurityAssociation(4096, Algorithm.HMAC_SHA1, bytes(range(16)))
 WLAN = IPv6Address("2001:db8:a::1")
 CELL = IPv6Address("2001:db8:b::1")
+AGENT4 = IPv4Address("203.0.113.1")
+GATEWAY = IPv4Address("10.0.0.1")
 NOON = 1_700_000_000.0  # the time of day when a history begins, seconds since 1970
 MOST_STEPS = 3000  # between two looks of a story; more is an engine that never rests
 
@@ -72,11 +76,12 @@ MOBILE_NODE = MobileNodeSettings(
 )
 
 
-def link(name: str, *addresses: IPv6Address, router: bool = True) -> LinkState:
-    """An access link that is up, with these addresses of /64."""
+def link(name: str, *addresses: IPAddress, router: bool = True) -> LinkState:
+    """An access link that is up, with these addresses of /64 and /24, and a router for each family."""
     index = 2 if name == "wlan0" else 3
-    states = tuple(AddressState(one, 64) for one in addresses)
-    return LinkState(name, index, True, 1500, b"", states, (RouterState(IPv6Address("fe80::1")),) if router else ())
+    states = tuple(AddressState(one, 64 if isinstance(one, IPv6Address) else 24) for one in addresses)
+    routers = {RouterState(IPv6Address("fe80::1") if one.version == 6 else GATEWAY) for one in addresses}
+    return LinkState(name, index, True, 1500, b"", states, tuple(routers) if router else ())
 
 
 BOTH = (link("wlan0", WLAN), link("wwan0", CELL))
@@ -103,6 +108,7 @@ class Arrival:
     number: int
     to_home_agent: bool = field(compare=False)
     packet: bytes = field(compare=False)
+    outer: UdpEnds | None = field(compare=False, default=None)  # as its receiver sees it
 
 
 class Network:
@@ -120,6 +126,8 @@ class Network:
         self.mobile_settings = mobile_node
         self.weather = FAIR
         self.deaf = False  # the mobile node: what is sent to it is lost
+        self.nat = Nat()  # in front of every IPv4 address of the mobile node
+        self.blocked: set[IPAddress] = set()  # care-of addresses that only UDP gets through from and to
         self.now = 0.0
         self.links: tuple[LinkState, ...] = ()
         self.store: dict[IPv6Address, Mapping[str, Any]] = {}
@@ -142,7 +150,7 @@ class Network:
     def to_home_agent(self, event: Event) -> None:
         """One event for the home agent, and what it does about it."""
         if isinstance(event, PacketReceived):
-            self.watch.arriving(event.packet)
+            self.watch.arriving(event.packet, event.outer)
         self._home_agent_does(self.home_agent.handle(event, self.now), type(event).__name__)
 
     def to_mobile_node(self, event: Event) -> None:
@@ -151,7 +159,7 @@ class Network:
         for action in self.mobile_node.handle(event, self.now):
             if isinstance(action, SendPacket):
                 self.watch.sent_by_mobile_node(action.packet, self.now)
-                self._send(action.packet, to_home_agent=True)
+                self._from_mobile_node(action)
             self._note(action)
         self._look()
 
@@ -263,11 +271,14 @@ class Network:
         return due
 
     def _arrive(self, arrival: Arrival) -> None:
-        event = PacketReceived(arrival.packet, "eth0" if arrival.to_home_agent else "wlan0")
+        event = PacketReceived(arrival.packet, "eth0" if arrival.to_home_agent else "wlan0", outer=arrival.outer)
         if self.deaf and not arrival.to_home_agent:
             return
         if arrival.to_home_agent:
             self.to_home_agent(event)
+        elif arrival.outer is not None:
+            if arrival.outer.local in self.present():
+                self.to_mobile_node(event)
         elif IPv6Address(arrival.packet[24:40]) in self.present() | {HOME}:
             self.to_mobile_node(event)
 
@@ -275,13 +286,46 @@ class Network:
         """The addresses that the mobile node has on its links."""
         return {address.address for one in self.links for address in one.addresses}
 
-    def _send(self, packet: bytes, *, to_home_agent: bool) -> None:
+    def _from_mobile_node(self, action: SendPacket) -> None:
+        outer = action.outer
+        if outer is None:
+            if IPv6Address(action.packet[8:24]) not in self.blocked:
+                self._send(action.packet, to_home_agent=True)
+        elif isinstance(outer.local, IPv4Address):
+            self._send(action.packet, to_home_agent=True, outer=self.nat.out(outer, self.now))
+        else:
+            self._send(action.packet, to_home_agent=True, outer=mirrored(outer))
+
+    def _from_home_agent(self, action: SendPacket) -> None:
+        outer = action.outer
+        if outer is None:
+            if IPv6Address(action.packet[24:40]) not in self.blocked:
+                self._send(action.packet, to_home_agent=False)
+        elif isinstance(outer.remote, IPv6Address):
+            self._send(action.packet, to_home_agent=False, outer=mirrored(outer))
+        elif (inside := self.nat.back(outer, self.now)) is not None:
+            self._send(action.packet, to_home_agent=False, outer=inside)
+
+    def reachable(self) -> bool:
+        """Whether what the home agent sends to where it thinks the mobile node is gets there."""
+        node = self.home_agent.forwarding_table().nodes.get(HOME)
+        for tunnel in () if node is None else node.tunnels:
+            if tunnel.encapsulation is Encapsulation.UDP and isinstance(tunnel.remote, IPv4Address):
+                ends = UdpEnds(tunnel.local, tunnel.remote, remote_port=tunnel.remote_port)
+                inside = self.nat.back(ends, self.now)
+                if inside is None or inside.local not in self.present():
+                    return False
+            elif tunnel.remote not in self.present():
+                return False
+        return True
+
+    def _send(self, packet: bytes, *, to_home_agent: bool, outer: UdpEnds | None = None) -> None:
         if self.random.random() < self.weather.loss:
             return
         for _ in range(2 if self.random.random() < self.weather.repetition else 1):
             self._number += 1
             arrives = self.now + self.random.uniform(0.01, self.weather.delay)
-            heapq.heappush(self._under_way, Arrival(arrives, self._number, to_home_agent, packet))
+            heapq.heappush(self._under_way, Arrival(arrives, self._number, to_home_agent, packet, outer))
 
     def _home_agent_does(self, actions: Iterable[Action], why: str) -> None:
         self.log.append(f"{self.now:.3f} home agent: {why}")
@@ -293,7 +337,7 @@ class Network:
                 else:
                     self.store[action.home_address] = action.record
             elif isinstance(action, SendPacket):
-                self._send(action.packet, to_home_agent=False)
+                self._from_home_agent(action)
             self._note(action)
         self._look()
 

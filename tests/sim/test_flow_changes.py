@@ -150,7 +150,7 @@ def test_a_change_while_no_link_is_there_is_refused_after_the_limit() -> None:
 def test_a_link_is_lost_while_a_change_is_under_way() -> None:
     network = registered()
     number = network.change((MOVED, copied := replace(PING, down=copy("wlan0", "wwan0"))))
-    network.observe(link("wwan0", BOTH[1].addresses[0].address))  # type: ignore[arg-type]
+    network.observe(link("wwan0", BOTH[1].addresses[0].address))
     network.run(2)
     assert network.answers[number] == {"ok": True} and copied.down.copy
     assert here(network) == there(network) == {10: ((2,), ()), 20: ((2,), ())}

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import time
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
 import pytest
 
 from mip6.events import LinkState
+from mip6.forwarding import IPAddress
 from mip6.schedule import Schedule
 from mip6.selectors import IPv6Selector
 from mobilenode.settings import DROP, FlowSettings, copy, share, via
 from tests.sim.invariants import agree
 from tests.sim.network import (
+    AGENT4,
     BOTH,
     CELL,
     FAIR,
@@ -38,7 +40,7 @@ SEED = int(os.environ.get("MIP6_SEED", "0"))
 LOG_LINES = 60  # of a failed history
 QUIET = 700.0  # seconds: longer than a lifetime (600), so that what is not refreshed has ended
 STRANGER = IPv6Address("2001:db8:bad::1")
-ADDRESSES = {
+ADDRESSES: dict[str, tuple[IPAddress, ...]] = {
     "wlan0": (WLAN, IPv6Address("2001:db8:a::2"), IPv6Address("2001:db8:aa::1")),
     "wwan0": (CELL,),
 }
@@ -51,6 +53,11 @@ RULES = (
     FlowSettings(50, 50, "dropped", UDP, DROP),
     FlowSettings(60, 60, "soon", UDP, via("wwan0"), schedule=Schedule(time(22, 15), time(22, 20))),  # NOON is 22:13:20
 )
+INSIDE, INSIDE2, CELL4 = IPv4Address("10.0.0.2"), IPv4Address("10.0.1.2"), IPv4Address("10.0.0.3")
+WITH_IPV4: dict[str, tuple[IPAddress, ...]] = {
+    "wlan0": (*ADDRESSES["wlan0"], INSIDE, INSIDE2),
+    "wwan0": (CELL, CELL4),
+}
 AT_HOME = link("wlan0", IPv6Address("2001:db8:100::abcd"), router=False)
 
 
@@ -66,15 +73,20 @@ def build(seed: int) -> Network:
         max_lifetime=chance.choice((3600, 60, 300)),
     )
     mobile_node = MOBILE_NODE
+    if chance.random() < 0.5:
+        udp = chance.choice(("allow", "allow", "force", "refuse"))
+        home_agent = replace(home_agent, ipv4_address=AGENT4, udp_encapsulation=udp)
+        mobile_node = replace(mobile_node, home_agents_ipv4=(AGENT4,))
     if chance.random() < 0.3:
         home_agent, mobile_node = guarded_by_sequence(home_agent, mobile_node)
     return Network(seed, home_agent, mobile_node, mobile_clock=chance.choice((0, 0, 0, 100, -100)))
 
 
-def some_links(chance: Random, *, every: bool = False) -> list[LinkState]:
+def some_links(network: Network, chance: Random, *, every: bool = False) -> list[LinkState]:
     """Links with some of their addresses; now and then the first of them is the home link."""
     found = []
-    for name, addresses in ADDRESSES.items():
+    ipv4 = bool(network.mobile_settings.home_agents_ipv4)
+    for name, addresses in (WITH_IPV4 if ipv4 else ADDRESSES).items():
         if every or chance.random() < 0.7:
             found.append(link(name, *([one for one in addresses if chance.random() < 0.6] or addresses[:1])))
     if not every and found and chance.random() < 0.15:
@@ -89,7 +101,7 @@ def play(network: Network, chance: Random) -> None:
     for _ in range(chance.randrange(1, 12)):
         what = chance.random()
         if what < 0.6:
-            network.observe(*some_links(chance))
+            network.observe(*some_links(network, chance))
         elif what < 0.7:
             network.restart_home_agent(with_store=chance.random() < 0.6)
         elif what < 0.76:
@@ -101,15 +113,18 @@ def play(network: Network, chance: Random) -> None:
             network.revoke()
         elif what < 0.9:
             network.forge(STRANGER)
+        elif what < 0.92:
+            network.nat.rebind(chance.choice((None, IPv4Address("198.51.100.77"))))
         elif what < 0.95:
             network.weather = PARTITION if network.weather is bad else bad
         else:
             network.jump_clock(chance.choice((-100, 0, 100)), home_agent=chance.random() < 0.5)
         network.run(chance.choice((0.1, 1, 5, 60, 400)))
     network.weather = FAIR
-    network.observe(*some_links(chance, every=True))
+    network.observe(*some_links(network, chance, every=True))
     network.run(QUIET)
     agree(network.home_agent, network.mobile_node, network.settings, network.now)
+    assert network.reachable(), f"nothing reaches {network.bindings()}"
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
