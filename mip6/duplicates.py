@@ -29,24 +29,42 @@ def content_of(packet: bytes) -> int:
     return hash(packet)
 
 
+_Once = tuple[float, ...]
+"""A content that each path carried once at most, as nearly all are: when it was delivered, and the paths."""
+
+
 class _Content:
-    """How often one content was delivered and was carried by each path."""
+    """A content that came again over one path: how often it was delivered and was carried by each path."""
 
     __slots__ = ("counts", "delivered", "delivered_at", "floor", "mark", "marked_at")
 
-    def __init__(self, path: int, now: float) -> None:
-        self.counts = {path: 1}
-        self.delivered, self.delivered_at = 1, now
+    def __init__(self, once: _Once) -> None:
+        self.counts: dict[float, int] = dict.fromkeys(once[1:], 1)
+        self.delivered, self.delivered_at = 1, once[0]
         self.floor = 0  # no path stands below it
-        self.mark, self.marked_at = 1, now
+        self.mark, self.marked_at = 1, once[0]
+
+    def is_duplicate(self, path: int, now: float) -> bool:
+        """Of one more packet with this content."""
+        if now - self.marked_at > WINDOW:
+            if now - self.delivered_at > WINDOW:
+                self.mark = self.delivered
+            self.floor = self.mark
+            self.mark, self.marked_at = self.delivered, now
+        count = max(self.counts.get(path, 0), self.floor) + 1
+        self.counts[path] = count
+        if count <= self.delivered:
+            return True
+        self.delivered, self.delivered_at = count, now
+        return False
 
 
 class DuplicateFilter:
     """Bounded in size and age: two generations, each at most half of what is remembered and one window."""
 
     def __init__(self) -> None:
-        self._young: dict[int, _Content] = {}
-        self._old: dict[int, _Content] = {}
+        self._young: dict[int, _Once | _Content] = {}
+        self._old: dict[int, _Once | _Content] = {}
         self._born = 0.0
 
     def is_duplicate(self, content: int, path: int, now: float) -> bool:
@@ -57,20 +75,18 @@ class DuplicateFilter:
             if now - self._born > WINDOW or len(self._young) >= REMEMBERED // 2:
                 self._young, self._old, self._born = {}, self._young, now
             if known is None:
-                self._young[content] = _Content(path, now)
+                self._young[content] = (now, path)
                 return False
-            self._young[content] = known
-        if now - known.marked_at > WINDOW:
-            if now - known.delivered_at > WINDOW:
-                known.mark = known.delivered
-            known.floor = known.mark
-            known.mark, known.marked_at = known.delivered, now
-        count = max(known.counts.get(path, 0), known.floor) + 1
-        known.counts[path] = count
-        if count <= known.delivered:
-            return True
-        known.delivered, known.delivered_at = count, now
-        return False
+        if isinstance(known, tuple):
+            if now - known[0] > WINDOW:
+                self._young[content] = (now, path)
+                return False
+            if path not in known[1:]:
+                self._young[content] = (*known, path)
+                return True
+            known = _Content(known)
+        self._young[content] = known
+        return known.is_duplicate(path, now)
 
     def __len__(self) -> int:
         """How many contents are remembered."""

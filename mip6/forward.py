@@ -71,12 +71,12 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Discarded. `error` is the ICMP error for the inner sender, to be rate limited (RFC 4443 §2.4 (f)); `arrived` says
-    whose tunnel a duplicate came by."""
+    """Discarded. `error` is the ICMP error for the inner sender, to be rate limited (RFC 4443 §2.4 (f)); `duplicate`
+    is what a duplicate would have been delivered as."""
 
     reason: DropReason
     error: bytes | None = None
-    arrived: tuple[Node, Tunnel] | None = None
+    duplicate: Delivered | None = None
 
 
 def encapsulate(
@@ -149,11 +149,11 @@ def decapsulate(lookup: Lookup, outer: Arrival, inner: bytes, memory: Memory, no
         return Dropped(DropReason.ECN)
     packet = inner[: parsed.length]
     copied = lookup.table.eliminate_duplicates and _is_copied(owner, parsed, uplink)
-    if copied and memory.duplicates.is_duplicate(content_of(packet), mine[1].bid, now):
-        return Dropped(DropReason.DUPLICATE, arrived=mine)
+    repeated = copied and memory.duplicates.is_duplicate(content_of(packet), mine[1].bid, now)
     if ecn != parsed.traffic_class & 3:
         packet = _with_ecn(packet, ecn)
-    return Delivered(*mine, packet, copied)
+    delivered = Delivered(*mine, packet, copied)
+    return Dropped(DropReason.DUPLICATE, duplicate=delivered) if repeated else delivered
 
 
 def decapsulated_ecn(inner: int, outer: int) -> int | None:

@@ -138,11 +138,11 @@ class Inbound:
             known.copied[bytes(view[_LABELS[receiver.inside]]) + bytes(view[known.behind])] = verdict.first
 
     def _decide(self, outer: Arrival, inner: bytes, now: float) -> Delivered | None:
-        """Deliver or drop as the reference says; what was delivered."""
+        """Deliver or drop as the reference says; what was delivered, or would have been but for a copy before."""
         verdict = decapsulate(self._index, outer, inner, self._memory, now)
         if isinstance(verdict, Dropped):
             self._inside.dropped(verdict, now)
-            return None
+            return verdict.duplicate
         if not self._inside.write(verdict.packet):
             return None
         counters = self._inside.count(verdict.node.home_address, verdict.tunnel.bid)

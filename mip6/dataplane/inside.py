@@ -52,9 +52,8 @@ class Inside:
     def dropped(self, verdict: Dropped, now: float) -> None:
         """Count and answer a packet that the reference drops."""
         self.drop(verdict.reason)
-        if verdict.arrived is not None:
-            node, tunnel = verdict.arrived
-            self.count(node.home_address, tunnel.bid).packets_duplicate += 1
+        if verdict.duplicate is not None:
+            self.count(verdict.duplicate.node.home_address, verdict.duplicate.tunnel.bid).packets_duplicate += 1
         self.answer(verdict.error, now)
 
     def answer(self, error: bytes | None, now: float) -> None:

@@ -136,7 +136,7 @@ def received(
     source, destination = (care_of, AGENT) if held.address == AGENT else (AGENT, care_of)
     verdict = decapsulate(Plain(held), Arrival(source, destination, tc, inside), packet, memory, 0)
     if isinstance(verdict, Dropped):
-        assert verdict.arrived is None or verdict.arrived[1].bid == {WLAN: 1, CELL: 2}[care_of]
+        assert verdict.duplicate is None or verdict.duplicate.tunnel.bid == {WLAN: 1, CELL: 2}[care_of]
         return verdict.reason
     assert isinstance(verdict, Delivered)
     return verdict.first

@@ -18,6 +18,7 @@ from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate,
 from mip6.forwarding import DropReason
 from mip6.lookup import Lookup, Plain
 from mip6.memory import Memory
+from mip6.numbers import Protocol
 from mip6.outer import outer_packets
 from mip6.pathmtu import path_mtu_changed, relayed_too_big
 from mip6.system.tun import Tun
@@ -46,8 +47,7 @@ def test_encapsulate(case: Out, lookup: type[Plain]) -> None:
 @pytest.mark.parametrize("case", OUTER_DECAPSULATE, ids=lambda case: case.name)
 def test_decapsulate(case: In, lookup: type[Plain]) -> None:
     held: Lookup = lookup(case.table)
-    outer = Arrival(case.source, case.destination, case.traffic_class, case.protocol, case.ports)
-    verdict = decapsulate(held, outer, case.packet, Memory(), 0)
+    verdict = decapsulate(held, arrival_of(case), case.packet, Memory(), 0)
     if isinstance(verdict, Delivered):
         assert verdict.packet == case.delivered
     else:
@@ -138,23 +138,36 @@ def test_fragmentation_needed_about_a_tunnel_packet_over_ipv4() -> None:
     assert relayed_too_big(held, message(udp4(1450, dst=str(HOME4 + 1))), 4) is None
 
 
-def wrap(case: In) -> bytes:
-    """The whole outer packet of a case."""
-    upper = Raw(case.packet)
-    if case.ports is not None:
-        upper = UDP(sport=case.ports[0], dport=case.ports[1]) / upper
-    if isinstance(case.source, IPv6Address):
-        return bytes(IPv6(src=str(case.source), dst=str(case.destination), tc=case.traffic_class) / upper)
-    header = IP(src=str(case.source), dst=str(case.destination), proto=case.protocol, tos=case.traffic_class)
-    return bytes(header / upper)
+def wrap(outer: Arrival, inner: bytes) -> bytes:
+    """The whole outer packet."""
+    upper = Raw(inner)
+    if outer.ports is not None:
+        upper = UDP(sport=outer.ports[0], dport=outer.ports[1]) / upper
+    ends = {"src": str(outer.source), "dst": str(outer.destination)}
+    if isinstance(outer.source, IPv6Address):
+        return bytes(IPv6(**ends, tc=outer.traffic_class, nh=outer.protocol) / upper)
+    return bytes(IP(**ends, proto=outer.protocol, tos=outer.traffic_class) / upper)
+
+
+def arrival_of(case: In) -> Arrival:
+    return Arrival(case.source, case.destination, case.traffic_class, case.protocol, case.ports)
+
+
+def carries(packet: bytes) -> bool:
+    """Whether it may be a tunnel packet or a fragment of one."""
+    if packet[0] >> 4 == 4:
+        return packet[9] in (Protocol.IPV4, Protocol.IPV6, Protocol.UDP)
+    return packet[0] >> 4 == 6 and packet[6] in (Protocol.IPV4, Protocol.IPV6, Protocol.UDP, Protocol.FRAGMENT)
 
 
 def comparable(packet: bytes) -> bytes:
-    """Without what the kernel or the device fills in later: identification and header checksum of IPv4, the UDP
-    checksum over IPv6."""
-    if packet[0] >> 4 == 6:
+    """Without what the kernel or the device fills in: identification and header checksum of IPv4, identification of
+    outer fragments, and the UDP checksum over IPv6."""
+    if packet[0] >> 4 == 4:
+        return packet[:4] + packet[6:10] + packet[12:]
+    if packet[6] == Protocol.UDP:
         return packet[:46] + packet[48:]
-    return packet[:4] + packet[6:10] + packet[12:]
+    return packet[:44] + packet[48:] if packet[6] == Protocol.FRAGMENT else packet
 
 
 @pytest.mark.netns
@@ -185,7 +198,7 @@ def test_on_real_devices(far: socket.socket) -> None:
                 plane.set_table(arrival.table)
                 for time in ("first", "second"):
                     kind = 0x86DD if isinstance(arrival.source, IPv6Address) else 0x0800
-                    far.sendto(wrap(arrival), ("far0", kind, 0, 0, b"\x02\0\0\0\0\x01"))
+                    far.sendto(wrap(arrival_of(arrival), arrival.packet), ("far0", kind, 0, 0, b"\x02\0\0\0\0\x01"))
                     inner = [] if arrival.delivered is None else [comparable(arrival.delivered)]
                     await seen(plane, device, inner, arrival.drop, f"{arrival.name}, {time} packet")
         plane.stop(remove=True)
@@ -197,10 +210,7 @@ def test_on_real_devices(far: socket.socket) -> None:
         found: list[bytes] = []
 
         def complete() -> bool:
-            for one in received(where):
-                outer = one[9] if one[0] >> 4 == 4 else one[6]
-                if outer in (4, 41, 17, 44):
-                    found.append(comparable(one))
+            found.extend(comparable(one) for one in received(where) if carries(one))
             return len(found) >= len(wanted) and dict(plane.counters().drops) == drops
 
         drops = dict(plane.counters().drops) if drop is None else dropped | {drop: dropped.get(drop, 0) + 1}

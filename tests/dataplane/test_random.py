@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import socket
 from collections import Counter
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
@@ -18,18 +19,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mip6 import duplicates, memory
+from mip6.actions import UdpEndpoint
 from mip6.dataplane import inside, outbound
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.errors import ipv4_header
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
-from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.forwarding import DropReason, Encapsulation, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.lookup import Plain
 from mip6.memory import Memory
 from mip6.numbers import Protocol
 from mip6.selectors import IPv4Selector, IPv6Selector
 from mip6.system.tun import Tun
+from mip6.system.udp import UdpSockets
+from tests.dataplane.conformance_outer import NAT, WLAN4
 from tests.dataplane.test_conformance import ETH_P_ALL, inject, received
-from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER, PEER4, WLAN
+from tests.dataplane.test_outer import carries, comparable, wrap
+from tests.dataplane.test_reference import AGENT, AGENT4, CELL, HOME, HOME4, PEER, PEER4, WLAN
 from tests.dataplane.test_tunnel import far, ip, until
 
 __all__ = ["far"]
@@ -49,12 +54,47 @@ PREFIXES = st.lists(
 IDENTIFICATION = itertools.count(1)  # of inner fragments: never the same twice
 
 
+@dataclass(frozen=True)
+class Lane:
+    """A kind of tunnel: all that arrives by it comes through one socket, so that the order is the same for all."""
+
+    local: IPAddress
+    remotes: tuple[IPAddress, ...]  # the last of them is never registered
+    ports: tuple[int, ...] = ()  # of the far end, of UDP; the last is never registered
+
+    def tunnels(self) -> list[dict[str, Any]]:
+        """What tells apart the tunnels there may be."""
+        ends = [{"local": self.local, "remote": remote} for remote in self.remotes[:-1]]
+        if not self.ports:
+            return ends
+        udp = {"encapsulation": Encapsulation.UDP}
+        return [one | udp | {"remote_port": port} for one in ends for port in self.ports[:-1]]
+
+    def arrivals(self) -> st.SearchStrategy[dict[str, Any]]:
+        """Outer headers, mostly of what is registered."""
+        sources = st.sampled_from([*self.remotes[:-1], *self.remotes])
+        classes = st.sampled_from([0, 0, 1, 2, 3, 0xB8, 0xBB])
+        ports = st.tuples(st.sampled_from([*self.ports[:-1], *self.ports]), st.just(4191)) if self.ports else st.none()
+        return st.fixed_dictionaries(
+            {"source": sources, "destination": st.just(self.local), "traffic_class": classes, "ports": ports}
+        )
+
+
+LANES = (
+    Lane(AGENT, (WLAN, CELL, PEER)),
+    Lane(AGENT4, (WLAN4, NAT, AGENT4 + 9)),
+    Lane(AGENT4, (NAT, AGENT4 + 9), (40001, 40002, 40009)),
+    Lane(AGENT, (WLAN, CELL, PEER), (40001, 40009)),
+)
+ENDS = [tunnel for lane in LANES for tunnel in lane.tunnels()]
+
+
 def tunnels(end: End) -> st.SearchStrategy[tuple[Tunnel, ...]]:
-    pairs = [(AGENT, WLAN), (AGENT, CELL)] if end is End.HOME_AGENT else [(AGENT, WLAN)]
+    ends = ENDS if end is End.HOME_AGENT else [one for one in ENDS if one["remote"] in (WLAN, NAT)]
     one = st.builds(
-        lambda bid, ends, mtu, usable: Tunnel(bid, ends[0], ends[1], mtu, usable=usable),
+        lambda bid, ends, mtu, usable: Tunnel(bid, mtu=mtu, usable=usable, **ends),
         st.integers(1, 3),
-        st.sampled_from(pairs),
+        st.sampled_from(ends),
         st.sampled_from([1240, 1280, 1400, 1460]),
         st.sampled_from([True, True, False]),
     )
@@ -192,17 +232,17 @@ def fresh(packet: bytes, number: int) -> bytes:
     return packet[:44] + own + packet[48:]
 
 
-def without_identification(packet: bytes) -> bytes:
-    return packet[:44] + packet[48:] if packet[6] == Protocol.FRAGMENT else packet
-
-
 class Stage:
     """The data plane between a packet socket at the far end and one on its device."""
 
     def __init__(self, far: socket.socket) -> None:
         self.far, self.memory = far, Memory()  # the reference remembers what the plane does
-        ip("neighbour", "add", str(CELL), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
-        ip("route", "add", f"{CELL}/128", "dev", "eth0")
+        ip("address", "add", f"{AGENT4}/24", "dev", "eth0")
+        for address in (WLAN, CELL, WLAN4, NAT):
+            ip("neighbour", "replace", str(address), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+        for address in (WLAN, CELL):
+            ip("route", "add", f"{address}/128", "dev", "eth0")
+        far.bind(("far0", ETH_P_ALL))
         ip("link", "set", "eth0", "mtu", "1600")
         self.runner = asyncio.Runner()
         self.runner.run(self._start())
@@ -210,24 +250,29 @@ class Stage:
         self.device.bind(("mip0", ETH_P_ALL))
 
     async def _start(self) -> None:
+        self.sockets = UdpSockets(AGENT, lambda _: None, lambda _: None)
+        self.sockets.set_endpoints([UdpEndpoint(AGENT), UdpEndpoint(AGENT4)])
         self.plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
         self.plane.start()
+        self.plane.use_udp(self.sockets)
 
     def close(self) -> None:
         self.device.close()
-        self.plane.stop(remove=True)
+        self.runner.run(self._stop())
         self.runner.close()
+
+    async def _stop(self) -> None:
+        self.plane.stop(remove=True)
+        self.sockets.close()
 
     async def compare(self, outer: list[bytes], inner: list[bytes], drops: list[DropReason], sent: list[bytes]) -> None:
         """Wait for what the reference says, and say what differs."""
-        wanted = [Counter(map(without_identification, outer)), Counter(inner), Counter(drops)]
+        wanted = [Counter(map(comparable, outer)), Counter(inner), Counter(drops)]
         seen: list[bytes] = []
         delivered: list[bytes] = []
 
         def complete() -> bool:
-            seen.extend(
-                one for one in received(self.far) if one[6] in (Protocol.IPV6, Protocol.IPV4, Protocol.FRAGMENT)
-            )
+            seen.extend(one for one in received(self.far) if carries(one))
             delivered.extend(received(self.device))
             return len(seen) >= len(outer) and len(delivered) >= len(inner) and self.drops() == wanted[2]
 
@@ -235,7 +280,7 @@ class Stage:
             await until(complete)
         except TimeoutError:
             pytest.fail(f"{[one.hex() for one in sent]}: {len(seen)} outer, {len(delivered)} inner, {self.drops()}")
-        assert [Counter(map(without_identification, seen)), Counter(delivered), self.drops()] == wanted
+        assert [Counter(map(comparable, seen)), Counter(delivered), self.drops()] == wanted
 
     def drops(self) -> Counter[DropReason]:
         return Counter(self.plane.counters().drops) - self.dropped
@@ -300,40 +345,33 @@ def test_in(far: socket.socket) -> None:
     @given(
         tables(),
         TRAINS,
-        st.lists(
-            st.tuples(
-                st.sampled_from([WLAN, WLAN, WLAN, CELL, CELL, PEER]), st.sampled_from([0, 0, 1, 2, 3, 0xB8, 0xBB])
-            ),
-            min_size=40,
-            max_size=40,
-        ),
+        st.sampled_from(LANES).flatmap(lambda lane: st.lists(lane.arrivals(), min_size=40, max_size=40)),
     )
-    def agrees(table: ForwardingTable, drawn: list[bytes], outer: list[tuple[IPv6Address, int]]) -> None:
-        inner = [one for one in drawn if len(one) <= 1460 for _ in range(2)]
-        stage.runner.run(story(table, [(*header, one) for header, one in zip(outer, inner, strict=False)]))
+    def agrees(table: ForwardingTable, drawn: list[bytes], outer: list[dict[str, Any]]) -> None:
+        inner = [one for one in drawn if len(one) <= 1452 for _ in range(2)]  # 1500 on the way
+        stage.runner.run(story(table, [(header(fields, one), one) for fields, one in zip(outer, inner, strict=False)]))
 
-    async def story(table: ForwardingTable, arriving: list[tuple[IPv6Address, int, bytes]]) -> None:
+    def header(fields: dict[str, Any], inner: bytes) -> Arrival:
+        native = Protocol.IPV4 if inner[0] >> 4 == 4 else Protocol.IPV6
+        return Arrival(**fields, protocol=native if fields["ports"] is None else Protocol.UDP)
+
+    async def story(table: ForwardingTable, arriving: list[tuple[Arrival, bytes]]) -> None:
         stage.begin(table)
         copies: Counter[tuple[IPv6Address, int, str]] = Counter()
         now, delivered, drops = asyncio.get_running_loop().time(), [], []
-        for source, traffic_class, packet in arriving:
-            inside = Protocol.IPV4 if packet[0] >> 4 == 4 else Protocol.IPV6
-            verdict = decapsulate(
-                Plain(table), Arrival(source, AGENT, traffic_class, inside), packet, stage.memory, now
-            )
+        for outer, packet in arriving:
+            verdict = decapsulate(Plain(table), outer, packet, stage.memory, now)
             if isinstance(verdict, Delivered):
                 delivered.append(verdict.packet)
                 copies[verdict.node.home_address, verdict.tunnel.bid, "first"] += verdict.first
             else:
                 assert isinstance(verdict, Dropped)
                 drops.append(verdict.reason)
-                if verdict.arrived is not None:
-                    copies[verdict.arrived[0].home_address, verdict.arrived[1].bid, "duplicate"] += 1
-            header = (6 << 28 | traffic_class << 20).to_bytes(4, "big") + len(packet).to_bytes(2, "big")
-            header += bytes((inside, 64))
-            outer = header + source.packed + AGENT.packed + packet
-            stage.far.sendto(outer, ("far0", 0x86DD, 0, 0, b"\x02\0\0\0\0\x01"))
-        await stage.compare([], delivered, drops, [packet for _, _, packet in arriving])
+                if verdict.duplicate is not None:
+                    copies[verdict.duplicate.node.home_address, verdict.duplicate.tunnel.bid, "duplicate"] += 1
+            kind = 0x86DD if isinstance(outer.source, IPv6Address) else 0x0800
+            stage.far.sendto(wrap(outer, packet), ("far0", kind, 0, 0, b"\x02\0\0\0\0\x01"))
+        await stage.compare([], delivered, drops, [packet for _, packet in arriving])
         assert stage.copies() == +copies
 
     try:
