@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
 
 from mip6.events import AddressState, LinksObserved, LinkState, RouterState
 from mip6.forwarding import IPAddress
 from mip6.system import rtnetlink
 from mip6.system.interfaces import carrier
 from mip6.system.rtnetlink import (
-    ADDRESS,
     CLONED,
-    FAMILIES,
-    LINK,
+    GET_ADDRESS,
+    GET_LINK,
+    GET_ROUTE,
     OWN_PROTOCOL,
-    ROUTE,
     UNICAST,
     UNIVERSE,
     UNSPECIFIED,
-    attributes,
-    next_hops,
+    attribute,
+    parse_attributes,
 )
 
 MAIN_TABLE = 254
+
+# Read here and not by pyroute2, which takes milliseconds for a snapshot: a link that is lost is felt that much longer.
+_LINK, _ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")  # struct ifinfomsg, struct ifaddrmsg
+_ROUTE, _NEXT_HOP = struct.Struct("=BBBBBBBBI"), struct.Struct("=HBBi")  # struct rtmsg, struct rtnexthop
+_U32 = struct.Struct("=I")
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_EXT_MASK = 1, 3, 4, 29
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_PREF = 4, 5, 6, 9, 15, 20
+_FAMILIES = (socket.AF_INET6, socket.AF_INET)
 
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
 _SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
@@ -83,25 +91,30 @@ class LinkWatcher:
         """The state of the links now, in the order of their names as given."""
         addresses: dict[int, list[AddressState]] = {}
         routers: dict[int, list[tuple[int, int, RouterState]]] = {}
-        in_main = [("RTA_TABLE", MAIN_TABLE)]
-        for family in FAMILIES:
-            for message in self._requests.dump(ADDRESS, family):
-                if message["scope"] == UNIVERSE:
-                    addresses.setdefault(message["index"], []).append(_address_state(message))
-            for message in self._requests.dump(ROUTE, family | {"table": MAIN_TABLE}, in_main):
+        in_main = attribute(_RTA_TABLE, _U32.pack(MAIN_TABLE))
+        for family in _FAMILIES:
+            for message in self._requests.raw_dump(GET_ADDRESS, _ADDRESS.pack(family, 0, 0, 0, 0)):
+                index, state = _address_state(message)
+                if state is not None:
+                    addresses.setdefault(index, []).append(state)
+            whole = _ROUTE.pack(family, 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0) + in_main
+            for message in self._requests.raw_dump(GET_ROUTE, whole):
                 for index, metric, router in _routers(message):
                     routers.setdefault(index, []).append((-router.preference, metric, router))
         found: dict[str, LinkState] = {}
-        for message in self._requests.dump(LINK, {}, [("IFLA_EXT_MASK", _SKIP_STATISTICS)]):
-            attrs, index = attributes(message), message["index"]
+        skipping = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
+        for message in self._requests.raw_dump(GET_LINK, skipping):
+            _, _, index, flags, _ = _LINK.unpack_from(message)
+            attrs = parse_attributes(message[_LINK.size :])
+            name = attrs[_IFLA_IFNAME].rstrip(b"\0").decode()
             best_first = sorted(routers.get(index, ()), key=lambda entry: (*entry[:2], _order(entry[2].address)))
             required = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
-            found[attrs["IFLA_IFNAME"]] = LinkState(
-                name=attrs["IFLA_IFNAME"],
+            found[name] = LinkState(
+                name=name,
                 index=index,
-                up=message["flags"] & required == required,
-                mtu=attrs["IFLA_MTU"],
-                link_layer_address=bytes.fromhex(attrs.get("IFLA_ADDRESS", "").replace(":", "")),
+                up=flags & required == required,
+                mtu=_U32.unpack(attrs[_IFLA_MTU])[0],
+                link_layer_address=attrs.get(_IFLA_ADDRESS, b""),
                 addresses=tuple(sorted(addresses.get(index, ()), key=lambda state: _order(state.address))),
                 routers=tuple(dict.fromkeys(router for _, _, router in best_first)),
             )
@@ -139,31 +152,53 @@ def _order(address: IPAddress) -> tuple[int, int]:
     return -address.version, int(address)
 
 
-def _address_state(message: Any) -> AddressState:
-    attrs, ipv6 = attributes(message), message["family"] == socket.AF_INET6
-    flags = attrs.get("IFA_FLAGS", message["flags"])
-    valid = attrs["IFA_CACHEINFO"]["ifa_valid"]
-    return AddressState(
-        address=ip_address(attrs.get("IFA_LOCAL") or attrs["IFA_ADDRESS"]),  # IFA_ADDRESS of a peer link is the peer
-        prefix_length=message["prefixlen"],
+def _address_state(message: bytes) -> tuple[int, AddressState | None]:
+    """The interface and its address; None for one that is not of global scope."""
+    family, prefix_length, flags, scope, index = _ADDRESS.unpack_from(message)
+    if scope != UNIVERSE:
+        return index, None
+    attrs = parse_attributes(message[_ADDRESS.size :])
+    if _IFA_FLAGS in attrs:
+        (flags,) = _U32.unpack(attrs[_IFA_FLAGS])
+    _, valid = struct.unpack_from("=II", attrs[_IFA_CACHEINFO])
+    state = AddressState(
+        address=ip_address(attrs.get(_IFA_LOCAL) or attrs[_IFA_ADDRESS]),  # IFA_ADDRESS of a peer link is the peer
+        prefix_length=prefix_length,
         tentative=bool(flags & _F_TENTATIVE),
         deprecated=bool(flags & _F_DEPRECATED),
-        temporary=ipv6 and bool(flags & _F_TEMPORARY),  # IPv4 has another meaning for the bit: secondary
+        # IPv4 has another meaning for the bit: secondary
+        temporary=family == socket.AF_INET6 and bool(flags & _F_TEMPORARY),
         dad_failed=bool(flags & _F_DADFAILED),
         valid_lifetime=None if valid == _INFINITE else float(valid),
     )
+    return index, state
 
 
-def _routers(message: Any) -> Iterator[tuple[int, int, RouterState]]:
+def _routers(message: bytes) -> Iterator[tuple[int, int, RouterState]]:
     """The routers of a default route that is not the agent's own, as (interface index, metric, router)."""
-    if message["dst_len"] or message["type"] != UNICAST or message["flags"] & CLONED:
+    family, destination_length, _, _, _, protocol, _, kind, flags = _ROUTE.unpack_from(message)
+    if destination_length or kind != UNICAST or flags & CLONED or protocol == OWN_PROTOCOL:
         return
-    if message["proto"] == OWN_PROTOCOL:
-        return
-    attrs = attributes(message)
-    preference, metric = _PREFERENCES.get(attrs.get("RTA_PREF", 0), 0), attrs.get("RTA_PRIORITY", 0)
-    for index, gateway in next_hops(attrs):
-        yield index, metric, RouterState(gateway or UNSPECIFIED[message["family"]], preference)
+    attrs = parse_attributes(message[_ROUTE.size :])
+    preference = _PREFERENCES.get(attrs.get(_RTA_PREF, b"\0")[0], 0)
+    metric = _U32.unpack(attrs[_RTA_PRIORITY])[0] if _RTA_PRIORITY in attrs else 0
+    for index, gateway in _next_hops(attrs):
+        yield index, metric, RouterState(gateway or UNSPECIFIED[family], preference)
+
+
+def _next_hops(attrs: dict[int, bytes]) -> Iterator[tuple[int, IPAddress | None]]:
+    """Interface index and gateway (None: on-link) of each next hop of a route."""
+    several = attrs.get(_RTA_MULTIPATH, b"")
+    while several:
+        length, _, _, index = _NEXT_HOP.unpack_from(several)
+        yield index, _gateway(parse_attributes(several[_NEXT_HOP.size : length]))
+        several = several[length + 3 & ~3 :]
+    if _RTA_OIF in attrs:
+        yield _U32.unpack(attrs[_RTA_OIF])[0], _gateway(attrs)
+
+
+def _gateway(attrs: dict[int, bytes]) -> IPAddress | None:
+    return ip_address(attrs[_RTA_GATEWAY]) if _RTA_GATEWAY in attrs else None
 
 
 def _same(before: LinksObserved, after: LinksObserved, elapsed: float) -> bool:
