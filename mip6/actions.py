@@ -7,7 +7,7 @@ restart could forget.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv6Address
 
 from mip6.forwarding import DSMIP_PORT, IPAddress, IPNetwork
@@ -100,6 +100,10 @@ class KernelState:
     rules: tuple[Rule, ...] = ()
     proxies: tuple[ProxyNeighbour, ...] = ()
     sockets: tuple[UdpEndpoint, ...] = ()
+
+    def adds_to(self, before: KernelState) -> bool:
+        """Whether anything is wanted that was not wanted before."""
+        return any(set(getattr(self, one.name)) - set(getattr(before, one.name)) for one in fields(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ class Shell:
         self._started = clock()
         self._stopping = False
         self._dataplane: DataPlane
+        self._wanted = KernelState()
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -268,7 +269,10 @@ class Shell:
         self._turn += todo
 
     def _carry_out(self) -> None:
+        """The actions of a turn in order. A kernel state that adds nothing waits for the others: it takes milliseconds,
+        for which a link that was lost is felt the longer."""
         todo, self._turn = self._turn, []
+        late: KernelState | None = None
         done: set[type[Action]] = set()
         for action in todo:
             match action:
@@ -278,8 +282,10 @@ class Shell:
                     self._dataplane.set_table(self.engine.forwarding_table())
                 case actions.KernelChanged():
                     state = self.engine.kernel_state()
-                    self._kernel.apply(state)
-                    self._udp.set_endpoints(state.sockets)
+                    if state.adds_to(self._wanted):
+                        self._apply(state)
+                    else:
+                        late = state
                 case actions.SendPacket(packet, outer=UdpEnds() as outer):
                     self._udp.send_signalling(outer, packet)
                 case actions.SendPacket():
@@ -298,6 +304,13 @@ class Shell:
                 case actions.ShutdownComplete():
                     self._end()
             done.add(type(action))
+        if late is not None:
+            self._apply(late)
+
+    def _apply(self, state: KernelState) -> None:
+        self._wanted = state
+        self._kernel.apply(state)
+        self._udp.set_endpoints(state.sockets)
 
     async def _check(self, address: IPv6Address, interface: str) -> None:
         duplicate = await neighbours.check_duplicate(address, interface)
