@@ -30,6 +30,8 @@ class HomeAgentTable(config.Table):
     max_lifetime: config.Lifetime = 3600
     refresh_advice: config.LifetimeOrNone = 0
     dataplane: config.Dataplane = "auto"
+    shortcut: config.Shortcut = "auto"
+    on_exit: config.OnExit = "keep"
     device: config.Interface = "mip0"
     mtu: config.Mtu = 1500
     state: config.FilePath = "/var/lib/mip6/homeagent.sqlite"

@@ -33,6 +33,8 @@ async def run(settings: HomeAgentSettings) -> None:
                 recorded or engine,
                 device=settings.device,
                 dataplane=settings.dataplane,
+                shortcut=settings.shortcut,
+                on_exit=settings.on_exit,
                 control=settings.control,
                 mtu=settings.mtu,
                 store=store,

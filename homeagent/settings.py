@@ -66,6 +66,8 @@ class HomeAgentSettings:
     other_home_agents: tuple[IPv6Address, ...] = ()
     nodes: tuple[NodeSettings, ...] = ()
     dataplane: str = "auto"
+    shortcut: str = "auto"
+    on_exit: str = "keep"
     state: str = "/var/lib/mip6/homeagent.sqlite"
     control: str = "/run/mip6/homeagent.sock"
     log: str = "info"

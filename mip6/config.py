@@ -232,7 +232,9 @@ Enterprise = Annotated[int, integer(0, 0xFFFFFFFF)]
 Number16 = Annotated[int, integer(1, 0xFFFF)]
 LogLevel = Annotated[str, choice(*LEVELS)]
 LogFormat = Annotated[str, choice(*FORMATS)]
-Dataplane = Annotated[str, choice("auto", "userspace")]
+Dataplane = Annotated[str, choice("auto", "ebpf", "userspace")]
+Shortcut = Annotated[str, choice("auto", "on", "off")]
+OnExit = Annotated[str, choice("keep", "clean")]
 Replay = Annotated[str, choice("timestamp", "sequence")]
 
 

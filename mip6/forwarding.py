@@ -123,6 +123,9 @@ class ForwardingTable:
 
     A home agent encapsulates packets whose inner *destination* a node owns and accepts tunnel packets whose inner
     *source* their sender owns. A mobile node has exactly one entry, itself, and does the reverse.
+
+    `provisional`: the engine does not know yet what the far end holds. A data plane that took a table over from an
+    earlier run keeps that until it does.
     """
 
     end: End
@@ -131,6 +134,7 @@ class ForwardingTable:
     eliminate_duplicates: bool = False
     ipv4_address: IPv4Address | None = None
     zero_checksum: bool = False
+    provisional: bool = False
 
 
 class DropReason(StrEnum):

@@ -111,7 +111,8 @@ def render(status: Mapping[str, Any]) -> str:
 
 
 def _head(status: Mapping[str, Any]) -> str:
-    about = f"device {status['device']}, data plane {status['dataplane']}, up {_duration(status['uptime'])}"
+    shortcut = f" (short cut {status['shortcut']}: {status['shortcut_reason']})" if "shortcut" in status else ""
+    about = f"device {status['device']}, data plane {status['dataplane']}{shortcut}, up {_duration(status['uptime'])}"
     if status["role"] == "homeagent":
         return f"home agent {status['address']}: {about}"
     agent = f"home agent {status['home_agent']}" if status["home_agent"] else "no home agent yet"

@@ -61,6 +61,8 @@ class MobileNodeTable(config.Table):
     device: config.Interface = "mip0"
     dataplane: config.Dataplane = "auto"
     eliminate_duplicates: config.Boolean = True
+    shortcut: config.Shortcut = "auto"
+    on_exit: config.OnExit = "clean"
     table_base: Annotated[int, config.integer(256, 0x7FFF0000)] = 1000  # 253 to 255 are the system's
     metric: Annotated[int, config.integer(1, 0x7FFFFFFF)] = 64
     control: config.SocketPath = "/run/mip6/mobilenode.sock"

@@ -26,6 +26,8 @@ async def run(configuration: Configuration) -> None:
         engine if recorder is None else Recorded(engine, recorder),
         device=settings.device,
         dataplane=settings.dataplane,
+        shortcut=settings.shortcut,
+        on_exit=settings.on_exit,
         control=settings.control,
         mtu=min([ETHERNET_MTU, *(link.mtu for link in settings.links if link.mtu is not None)]),
         links=[link.name for link in settings.links],

@@ -60,7 +60,7 @@ class MobileNode:
         self._gone = False
         self._announced = False  # at home: the neighbours were told
         # what the shell has before the first event: nothing, so that the first event announces both
-        self._table = ForwardingTable(End.MOBILE_NODE, settings.home_address)
+        self._table = ForwardingTable(End.MOBILE_NODE, settings.home_address, provisional=True)
         self._kernel = KernelState()
 
     # --- the engine's interface --------------------

@@ -161,6 +161,8 @@ class MobileNodeSettings:
     ipv4_home_address: IPv4Address | None = None
     ipv4_prefixes: tuple[IPv4Network, ...] = ()
     dataplane: str = "auto"
+    shortcut: str = "auto"
+    on_exit: str = "clean"
     control: str = "/run/mip6/mobilenode.sock"
     log: str = "info"
     log_format: str = "text"

@@ -76,13 +76,16 @@ def forwarding_table(
         rules = _reuse(rules, before.rules)
     copied = tuple(flow.selector for flow in settings.flows if flow.down.copy)
     node = Node(settings.home_address, prefixes, tunnels, rules, copied)
-    if before == node and old.eliminate_duplicates == settings.eliminate_duplicates:
+    provisional = _is_provisional(state)
+    eliminate = settings.eliminate_duplicates
+    if before == node and (old.eliminate_duplicates, old.provisional) == (eliminate, provisional):
         return old
     return ForwardingTable(
         End.MOBILE_NODE,
         settings.home_address,
-        MappingProxyType({settings.home_address: node}),
-        eliminate_duplicates=settings.eliminate_duplicates,
+        MappingProxyType({settings.home_address: before if before == node else node}),
+        eliminate_duplicates=eliminate,
+        provisional=provisional,
     )
 
 
@@ -111,6 +114,15 @@ def ipv4_networks(state: Registration) -> tuple[IPv4Network, ...]:
     """The inner IPv4 networks that the home agent granted; an IPv4 home address is one of length 32."""
     own = () if state.ipv4.address is None else (IPv4Network(state.ipv4.address),)
     return (*own, *state.ipv4.prefixes)
+
+
+def _is_provisional(state: Registration) -> bool:
+    """Whether nothing is known yet of what the home agent holds: it was asked, and has neither agreed nor refused."""
+    if state.home is not None or state.goal is not Goal.REGISTERED:
+        return False
+    if state.hold is not None or state.stopped is not None:
+        return False
+    return not any(state.registered(one) for one in state.active())
 
 
 def _reuse(new: tuple[Part, ...], old: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -18,6 +18,7 @@ SHELLS = {
         "decode.py",
         "status.py",
         "revoke.py",
+        "cleanup.py",
         "flowcommand.py",
         "replay.py",
         "config.py",

@@ -54,6 +54,10 @@ class DataPlane(Protocol):
     def name(self) -> str:
         """As the configuration calls it."""
 
+    @property
+    def outlives(self) -> bool:
+        """Whether it goes on forwarding without its process, until the lifetimes in the table end."""
+
     def start(self) -> None:
         """Begin to move packets, inside the running event loop."""
 
@@ -69,5 +73,8 @@ class DataPlane(Protocol):
     def counters(self) -> Counters:
         """The counters as they stand."""
 
+    def status(self) -> Mapping[str, object]:
+        """What `mip6 status` shows of it besides its name and counters."""
+
     def stop(self, *, remove: bool) -> None:
-        """Stop moving packets; `remove`: the tunnel device goes too."""
+        """Let go; `remove`: the tunnel device goes too, and whatever else is in the kernel."""

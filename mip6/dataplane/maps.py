@@ -205,8 +205,11 @@ class FastPathMaps:
     # --- into the kernel --------------------------------------------------------------------------------------------
 
     def _write_settings(self) -> None:
-        end, eliminate = self._head or (End.HOME_AGENT, False)
-        uplink = end is End.MOBILE_NODE
+        if self._head is not None:
+            uplink, eliminate = self._head[0] is End.MOBILE_NODE, self._head[1]
+        else:  # adopted maps go on as they are until the first table
+            there = self.maps["settings"].lookup(_ZERO) or bytes(layout.SETTINGS.size)
+            uplink, _, _, eliminate = layout.SETTINGS.unpack(there)
         value = layout.SETTINGS.pack(uplink, self._devices.tunnel, self._devices.deliver, eliminate)
         self.maps["settings"].update(_ZERO, value)
 

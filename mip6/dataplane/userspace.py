@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 
 from mip6.dataplane.inbound import Inbound
@@ -32,6 +32,7 @@ class UserspaceDataPlane:
     """See `interface.DataPlane`."""
 
     name = "userspace"
+    outlives = False
 
     def __init__(self, tun: Tun, on_path_mtu: OnPathMtu) -> None:
         self._on_path_mtu = on_path_mtu
@@ -96,6 +97,10 @@ class UserspaceDataPlane:
     def counters(self) -> Counters:
         """The counters, live."""
         return Counters(self._inside.tunnels, self._inside.drops)
+
+    def status(self) -> Mapping[str, object]:
+        """Nothing more."""
+        return {}
 
     def deliver(self, packet: bytes) -> None:
         """Write a packet to the device, so that the kernel receives it."""

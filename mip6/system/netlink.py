@@ -95,10 +95,12 @@ class KernelApplier:
                 self._remove(item, refused)
         self._refused = refused
 
-    def remove_all(self) -> None:
-        """Take everything out that is the agent's own, whoever of its lives put it in."""
-        self._present = None
+    def remove_all(self) -> list[Item]:
+        """Take everything out that is the agent's own, whoever of its lives put it in; what it was."""
+        owned = list(self._owned())
+        self._present = dict.fromkeys(owned)
         self.apply(KernelState())
+        return [item for item in owned if item not in self._present]
 
     def _add(self, item: Item, refused: set[tuple[Item, int]]) -> None:
         assert self._present is not None

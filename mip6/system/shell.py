@@ -68,7 +68,8 @@ class Shell:
 
     `links` are watched access links; `home_link` gets its proxy settings; `router` says that packets are forwarded for
     others; `zero_checksum` that UDP over IPv6 goes without (RFC 6935); `mtu` is the path MTU to the far ends. Leaving
-    without an exception takes everything out of the kernel.
+    without an exception takes everything out of the kernel, unless `on_exit` says keep and the data plane goes on by
+    itself.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class Shell:
         *,
         device: str,
         dataplane: str,
+        shortcut: str,
+        on_exit: str,
         control: str,
         mtu: int,
         store: Store | None = None,
@@ -90,7 +93,7 @@ class Shell:
         self._own, self._zero_checksum = engine.forwarding_table().address, zero_checksum
         self._device, self._mtu, self._store = device, mtu, store
         self._links, self._home_link, self._router = tuple(links), home_link, router
-        self._kind = dataplane
+        self._kind, self._shortcut, self._on_exit = dataplane, shortcut, on_exit
         self._control = ControlServer(control, self._command)
         self._memory = Path(control).with_suffix(".settings")
         self._stack = contextlib.AsyncExitStack()
@@ -118,7 +121,8 @@ class Shell:
             for warning in settings_warnings(self._router, self._links):
                 log.event("kernel_setting", "warning", problem=warning)
             if self._home_link is not None:
-                stack.callback(HomeLinkSettings(self._home_link, self._memory).restore)
+                self._home_link_settings = HomeLinkSettings(self._home_link, self._memory)
+                stack.push(self._restore_home_link)
             self._guard = Guard(self._device)
             self._guard.install()
             self._sender = PacketSender()
@@ -126,7 +130,8 @@ class Shell:
             self._udp = UdpSockets(self._own, self.handle, self.handle, zero_checksum=self._zero_checksum)
             stack.callback(self._udp.close)
             try:
-                self._dataplane = choose(self._kind, self._device, self._mtu, self.handle)
+                access = self._links or None
+                self._dataplane = choose(self._kind, self._device, self._mtu, self.handle, access, self._shortcut)
                 self._dataplane.use_udp(self._udp)
                 self._dataplane.start()
             except (DataPlaneError, TunError) as error:
@@ -151,13 +156,22 @@ class Shell:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return await self._stack.__aexit__(kind, error, trace)
 
+    @property
+    def _keeps(self) -> bool:
+        """Whether an orderly end leaves everything in the kernel, where it goes on by itself."""
+        return self._on_exit == "keep" and self._dataplane.outlives
+
+    def _restore_home_link(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None or not self._keeps:
+            self._home_link_settings.restore()
+
     def _clear_kernel(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        if kind is None and not self._keeps:
             self._kernel.remove_all()
             self._guard.remove()
 
     def _close_dataplane(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._dataplane.stop(remove=kind is None)
+        self._dataplane.stop(remove=kind is None and not self._keeps)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the rest; what it raises ends the daemon."""
@@ -201,7 +215,7 @@ class Shell:
             notify.ready()
             log.event("started", device=self._device, dataplane=self._dataplane.name)
             await self._finished
-        log.event("stopped", device=self._device)
+        log.event("stopped", device=self._device, kept=self._keeps)
 
     def handle(self, event: events.Event) -> None:
         """Give one event to the engine and carry out its answer."""
@@ -213,7 +227,7 @@ class Shell:
         self.perform([actions.KernelChanged()])  # the kernel flushes routes with their link
 
     def _stop(self) -> None:
-        if self._stopping:  # told twice: no goodbyes
+        if self._stopping or self._keeps:  # told twice, or nothing ends: no goodbyes
             self._end()
             return
         self._stopping = True
@@ -350,6 +364,7 @@ class Shell:
         failures = {f"send_{name.lower()}": count for name, count in self._sender.failures.items()}
         return status | {
             "dataplane": self._dataplane.name,
+            **self._dataplane.status(),
             "uptime": round(clock() - self._started, 1),
             "drops": dict(counters.drops),
             "signalling": status.get("signalling", {}) | failures | dict(self._udp.counts),

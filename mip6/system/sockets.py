@@ -22,6 +22,7 @@ from mip6.actions import SendPacket
 from mip6.events import PacketReceived
 from mip6.numbers import HOME_ADDRESS_OPTION, ROUTING_TYPE_2, Icmp6Type, Protocol
 from mip6.system import log
+from mip6.system.firewall import Firewall
 from mip6.system.interfaces import interface_index
 
 IPV6_HEADER = 40
@@ -206,6 +207,14 @@ class Guard:
                 }}
             }}
         """)
+
+    def is_installed(self) -> bool:
+        """Whether a chain of the table is there."""
+        firewall = Firewall()
+        try:
+            return any((one.family, one.table) == ("ip6", self.table) for one in firewall.chains())
+        finally:
+            firewall.close()
 
     def remove(self) -> None:
         """Take the table away; it may be gone already."""

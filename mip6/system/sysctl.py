@@ -40,13 +40,36 @@ class HomeLinkSettings:
     def _noted(self, names: Iterable[str]) -> dict[str, str]:
         """What a run that crashed has noted of the settings `names`."""
         try:
-            noted = json.loads(self._memory.read_text())
-            return {name: str(int(noted[name])) for name in names}
+            noted = _read_noted(self._memory)
+            return {name: noted[name] for name in names}
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, KeyError) as error:  # the crash came while it was written, or of another link
             log.event("noted_settings_unreadable", "warning", file=self._memory, error=str(error))
             return {}
+
+
+def restore_noted(memory: Path) -> list[str]:
+    """Give back what a run has noted in the file `memory`, if there is one; the settings, one line each.
+
+    ValueError when the file does not hold that."""
+    try:
+        noted = _read_noted(memory)
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{memory}: expected settings that a home agent noted: {error}") from error
+    given = []
+    for name, value in noted.items():
+        if (setting := _SYSCTL / name).exists():
+            setting.write_text(value)
+            given.append(f"{setting} = {value}")
+    memory.unlink()
+    return given
+
+
+def _read_noted(memory: Path) -> dict[str, str]:
+    return {str(name): str(int(value)) for name, value in json.loads(memory.read_text()).items()}
 
 
 def settings_warnings(forwarding: bool, access_links: Iterable[str]) -> list[str]:

@@ -60,7 +60,8 @@ class TestInNamespaces:
         assert done.returncode == 0, done.stdout + done.stderr
         assert time.monotonic() - started < 60
         report = json.loads(file.read_text())
-        assert (report["scenario"], report["dataplane"], report["passed"]) == ("car", "userspace", True)
+        assert (report["scenario"], report["passed"]) == ("car", True)
+        assert report["dataplane"] in ("ebpf", "userspace")  # what the kernel takes
         checks = {check["name"]: check for check in report["checks"]}
         assert all(set(check) == {"name", "value", "unit", "limit", "passed"} for check in report["checks"])
         assert checks["both links: care-of addresses registered"]["value"] == 2

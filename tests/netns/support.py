@@ -19,6 +19,7 @@ from pyroute2 import netns
 from labs.car import CAR
 from labs.namespaces import Lab, LabNode
 from labs.runner import wait_for_addresses
+from labs.topology import Topology
 from mip6.decode import read_capture
 
 PORT = 7007
@@ -60,12 +61,12 @@ class Car:
     def __getitem__(self, name: str) -> LabNode:
         return self.lab[name]
 
-    def start(self) -> None:
-        """Capture, start both agents, and wait until everything is registered."""
+    def start(self, **overrides: object) -> None:
+        """Capture, start both agents with `overrides` in their settings, and wait until everything is registered."""
         for router, interface in (("ar1", "wlan"), ("ar2", "wwan"), ("ha", "eth0")):
             self._capture(self[router], interface)
         wait_for_addresses(self.lab)
-        self.lab.start_daemons()
+        self.lab.start_daemons(**overrides)
         self.until_registered()
 
     def _capture(self, node: LabNode, interface: str) -> None:
@@ -122,9 +123,9 @@ class Car:
 
 
 @contextlib.contextmanager
-def car_lab() -> Iterator[Car]:
-    """The lab up, its agents not yet started."""
-    with Lab(CAR, f"n{uuid.uuid4().hex[:6]}") as lab:
+def car_lab(topology: Topology = CAR) -> Iterator[Car]:
+    """The lab up, its agents not yet started; `topology` has the same nodes."""
+    with Lab(topology, f"n{uuid.uuid4().hex[:6]}") as lab:
         yield Car(lab)
 
 
@@ -144,18 +145,31 @@ def _traffic(bindings: list[dict[str, Any]]) -> Traffic:
 
 @contextlib.contextmanager
 def socket_on(node: LabNode, port: int = 0, address: str = "::") -> Iterator[socket.socket]:
-    """A UDP socket inside the node's namespace; this thread is back in its own when the socket is there."""
+    """A UDP socket inside the node's namespace, bound."""
+    with _socket_in(node, socket.SOCK_DGRAM) as made:
+        made.bind((address, port))
+        yield made
+
+
+@contextlib.contextmanager
+def stream_socket_on(node: LabNode) -> Iterator[socket.socket]:
+    """A TCP socket inside the node's namespace."""
+    with _socket_in(node, socket.SOCK_STREAM) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield made
+
+
+def _socket_in(node: LabNode, kind: socket.SocketKind) -> socket.socket:
+    """Made there; this thread is back in its own namespace when the socket is there."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         netns.setns(node.namespace)
-        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        made = socket.socket(socket.AF_INET6, kind)
     finally:
         netns.setns(own)
         os.close(own)
-    with made:
-        made.settimeout(LIMIT)
-        made.bind((address, port))
-        yield made
+    made.settimeout(LIMIT)
+    return made
 
 
 def kernel_rules(node: LabNode) -> list[str]:
@@ -187,3 +201,15 @@ def interface_index(node: LabNode, name: str = "mip0") -> int:
     """The index of an interface: a new one when it was made anew."""
     [link] = json.loads(node.run("ip", "-j", "link", "show", "dev", name))
     return int(link["ifindex"])
+
+
+def programs(node: LabNode) -> dict[str, int]:
+    """Device and direction of each program of ours, with its number in the kernel."""
+    found: dict[str, int] = {}
+    for link in json.loads(node.run("ip", "-j", "link", "show")):
+        for hook in ("ingress", "egress"):
+            for one in json.loads(node.run("tc", "-j", "filter", "show", "dev", link["ifname"], hook) or "[]"):
+                name = one.get("options", {}).get("bpf_name", "")
+                if name.startswith("mip6:"):
+                    found[f"{link['ifname']} {hook} {name}"] = one["options"]["prog"]["id"]
+    return found

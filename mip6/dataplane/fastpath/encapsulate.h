@@ -9,6 +9,7 @@
 #include "classify.h"
 
 #define OUTER_HOP_LIMIT 64
+#define IN4 2 /* AF_INET */
 #define IN6 10 /* AF_INET6 */
 
 /* What is to be sent, whichever tunnel by. */
@@ -227,6 +228,27 @@ static __always_inline int send_copies(struct __sk_buff *skb, const struct setti
 	return TC_ACT_OK;
 }
 
+/* Whether a packet that came by `skb->ifindex` would be routed into the tunnel device, as far as that is known. */
+static __always_inline bool leads_into_tunnel(struct __sk_buff *skb, const struct settings *set,
+					      const struct packet *packet)
+{
+	struct bpf_fib_lookup fib = {.family = packet->family == 6 ? IN6 : IN4, .ifindex = skb->ifindex};
+	long found;
+
+	if (!set->tunnel)
+		return true;
+	fib.l4_protocol = packet->protocol;
+	if (packet->family == 6) {
+		__builtin_memcpy(fib.ipv6_src, &packet->source, 16);
+		__builtin_memcpy(fib.ipv6_dst, &packet->destination, 16);
+	} else {
+		fib.ipv4_src = packet->source.words[0];
+		fib.ipv4_dst = packet->destination.words[0];
+	}
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	return (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) && fib.ifindex == set->tunnel;
+}
+
 static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, const bool shortcut)
 {
 	__u32 zero = 0, mask, size, slot;
@@ -252,6 +274,9 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 	if (!owner)
 		return set->uplink ? refuse(shortcut, SOURCE_NOT_OWNED) : TC_ACT_UNSPEC; /* else to be answered */
 	if (owner->userspace)
+		return TC_ACT_UNSPEC;
+	/* a mobile router is spoken to as well, and has other ways than tunnels; what a node owns is behind a tunnel */
+	if (shortcut && set->uplink && !leads_into_tunnel(skb, set, &packet))
 		return TC_ACT_UNSPEC;
 	if ((owner->chunks || skb->gso_size) && !parse_upper(skb, l2, &packet))
 		return TC_ACT_UNSPEC;
