@@ -13,6 +13,7 @@ from mip6 import config, configfile
 from mip6.configfile import Mistakes
 from mip6.flowextension import DEFAULT_ENTERPRISE
 from mip6.forwarding import IPNetwork
+from mip6.pathtable import read_paths
 from mip6.selectortable import SelectorTable
 
 
@@ -102,9 +103,10 @@ class NodeTable(config.Table):
 def load(path: Path) -> HomeAgentSettings:
     """Read the file; ConfigurationError with every mistake in it."""
     data, mistakes = configfile.read_toml(path), Mistakes(path)
-    configfile.check_names(mistakes, data, ("homeagent", "node"))
+    configfile.check_names(mistakes, data, ("homeagent", "node", "paths"))
     agent = configfile.table(mistakes, data, "homeagent", HomeAgentTable)
     nodes = configfile.tables(mistakes, data, "node", NodeTable)
+    paths = read_paths(mistakes, data)
     if agent is not None:
         _check_against_agent(mistakes, agent, nodes)
     for key, node in nodes:
@@ -117,7 +119,7 @@ def load(path: Path) -> HomeAgentSettings:
         "home_prefixes": tuple(agent.home_prefixes),
         "other_home_agents": tuple(agent.other_home_agents),
     }
-    return HomeAgentSettings(**values, nodes=tuple(node.settings() for _, node in nodes))
+    return HomeAgentSettings(**values, nodes=tuple(node.settings() for _, node in nodes), paths=paths)
 
 
 def _check_against_agent(mistakes: Mistakes, agent: HomeAgentTable, nodes: list[tuple[str, NodeTable]]) -> None:

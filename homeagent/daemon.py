@@ -9,11 +9,15 @@ from random import SystemRandom
 from homeagent.engine import HomeAgent
 from homeagent.settings import HomeAgentSettings
 from homeagent.store import Store
+from mip6.forwarding import End
 from mip6.icmp6 import home_agents_anycast
+from mip6.stamp import derive_key
 from mip6.system import log
+from mip6.system.clock import clock
 from mip6.system.homelink import AnycastMembership, RouterAdvertisements
+from mip6.system.probes import Measured, Prober
 from mip6.system.recorder import Recorded, Recorder
-from mip6.system.shell import Shell, clock
+from mip6.system.shell import Shell
 
 
 async def run(settings: HomeAgentSettings) -> None:
@@ -40,6 +44,7 @@ async def run(settings: HomeAgentSettings) -> None:
                 store=store,
                 home_link=settings.home_link,
                 zero_checksum=settings.udp_zero_checksum,
+                prober=prober(settings) if settings.paths.probe else None,
             )
         )
         link = settings.home_link or settings.device
@@ -54,3 +59,20 @@ async def run(settings: HomeAgentSettings) -> None:
             recorded.restored(records, now, actions)
         shell.perform(actions)
         await shell.serve()
+
+
+def prober(settings: HomeAgentSettings) -> Prober:
+    """What measures the paths to the mobile nodes."""
+    keys = {
+        node.home_address: [derive_key(one.key, node.home_address) for one in node.associations]
+        for node in settings.nodes
+    }
+    return Prober(
+        Measured(
+            own=settings.address,
+            end=End.HOME_AGENT,
+            device=settings.device,
+            keys=lambda home: keys.get(home, ()),
+            settings=lambda tunnel: settings.paths,
+        )
+    )

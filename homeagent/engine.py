@@ -34,6 +34,8 @@ from mip6.headers import SignallingPacket, parse_packet
 from mip6.icmp6 import HomeAgentDiscoveryRequest, MobilePrefixSolicitation
 from mip6.messages import BindingRevocationAcknowledgement, BindingUpdate, decode_message
 from mip6.numbers import BindingStatus
+from mip6.path import PathState
+from mip6.paths import path_report
 from mip6.ratelimit import RateLimit
 from mip6.wire import FormError
 
@@ -53,6 +55,7 @@ class HomeAgent:
         self._forwarding: dict[IPv6Address, Node] = {}
         self._path_mtus: dict[IPAddress, int] = {}
         self._path_mtus_end = 0.0  # when the oldest learned path MTU is forgotten
+        self._paths: dict[IPv6Address, dict[int, PathState]] = {}  # what this end's own probes say
         self._checking: dict[IPv6Address, events.PacketReceived] = {}  # first registrations waiting for DAD
         self._revocations = Revocations(settings, random)
         self._deadlines = Deadlines()
@@ -80,6 +83,8 @@ class HomeAgent:
                 return self._path_mtu(remote, mtu, now)
             case events.RouterAdvertised():
                 return self._learn(event, now)
+            case events.PathChanged():
+                return self._path_changed(event)
             case events.OperatorRequest("revoke", arguments):
                 return self._revoke(arguments, now)
             case events.OperatorRequest(command):
@@ -285,7 +290,8 @@ class HomeAgent:
         result: list[Action] = []
         if entry.bindings:
             node = self._nodes.get(home) or NodeSettings(home_address=home)
-            new = views.forwarding_node(self.settings, node, entry, self._path_mtus)
+            states = self._paths.get(home, {})
+            new = views.forwarding_node(self.settings, node, entry, self._path_mtus, states)
             if self._forwarding.get(home) != new:
                 self._forwarding[home] = new
                 result.append(actions.ForwardingChanged())
@@ -390,6 +396,18 @@ class HomeAgent:
             self._path_mtus_end = now + PATH_MTU_LIFETIME
         self._path_mtus[remote] = mtu
         return [Report("path MTU", fields={"care_of_address": str(remote), "mtu": mtu}), *self._rebuild()]
+
+    def _path_changed(self, event: events.PathChanged) -> list[Action]:
+        """A path that is not good enough is used by this end only when there is nothing better."""
+        home, states = event.home_address, self._paths.setdefault(event.home_address, {})
+        states[event.bid] = event.state
+        entry = self._cache.get(home)
+        if entry is None:
+            del self._paths[home]
+            return []
+        self._paths[home] = {bid: one for bid, one in states.items() if entry.binding(bid) is not None}
+        fields = {"home_address": str(home), "bid": event.bid, "state": str(event.state)}
+        return [*self._set_entry(entry), path_report(event.state, fields)]
 
     def _rebuild(self) -> list[Action]:
         changes = [change for entry in list(self._cache.values()) for change in self._set_entry(entry)]

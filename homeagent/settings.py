@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from mip6.auth import SecurityAssociation
 from mip6.flowextension import DEFAULT_ENTERPRISE
 from mip6.forwarding import IPAddress
+from mip6.path import NOT_MEASURED, PathSettings
 from mip6.selectors import TrafficSelector
 
 
@@ -42,7 +43,7 @@ class HomeAgentSettings:
     `udp_encapsulation` says what it thinks of UDP encapsulation that no NAT makes necessary: "allow" it on request,
     "force" or "refuse" it; `nat_refresh` is the advice of RFC 5555 §4.3, in seconds. `preference` (higher is better)
     and `other_home_agents`, which come after this one in their order, are for mobile nodes that ask for home agents.
-    What stands behind `nodes` is for the daemon, not for the engine.
+    `paths` says how paths are measured. What stands behind it is for the daemon, not for the engine.
     """
 
     address: IPv6Address
@@ -65,6 +66,7 @@ class HomeAgentSettings:
     preference: int = 0
     other_home_agents: tuple[IPv6Address, ...] = ()
     nodes: tuple[NodeSettings, ...] = ()
+    paths: PathSettings = NOT_MEASURED
     dataplane: str = "auto"
     shortcut: str = "auto"
     on_exit: str = "keep"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
 from typing import Any
 
 from homeagent.bindingcache import Binding, BindingCacheEntry
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import KernelState, ProxyNeighbour, Route, UdpEndpoint
 from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel, overhead
+from mip6.path import PathState
+from mip6.paths import best
+from mip6.probeflows import probe_rules
 from mip6.selectors import describe
 
 
@@ -19,17 +24,40 @@ def on_home_link(settings: HomeAgentSettings, home: IPv6Address) -> bool:
 
 
 def forwarding_node(
-    settings: HomeAgentSettings, node: NodeSettings, entry: BindingCacheEntry, mtus: Mapping[IPAddress, int]
+    settings: HomeAgentSettings,
+    node: NodeSettings,
+    entry: BindingCacheEntry,
+    mtus: Mapping[IPAddress, int],
+    states: Mapping[int, PathState] = MappingProxyType({}),
 ) -> Node:
-    """One node's part of the forwarding table: tunnels by BID-PRI, local drop rules in front of its flow bindings."""
+    """One node's part of the forwarding table: tunnels by BID-PRI, local drop rules in front of its flow bindings.
+
+    `states` are those of its paths by this end's own probes. A path that is held back comes last and is in no flow, but
+    stays usable, for its probes.
+    """
+    bids = {one.bid for one in entry.bindings}
+    held_back = bids - best(bids, states)
+    probes = probe_rules(entry.home_address, settings.address, sorted(bids)) if settings.paths.probe else ()
     drops = tuple(FlowRule(0, 0, selector, drop=True) for selector in node.drops)
     return Node(
         entry.home_address,
         (*entry.prefixes, *_ipv4_networks(entry)),
-        tuple(_tunnel(settings, one, mtus) for one in sorted(entry.bindings, key=Binding.rank)),
-        drops + tuple(flow.rule({one.bid for one in entry.bindings}) for flow in entry.flows),
+        tuple(
+            _tunnel(settings, one, mtus)
+            for one in sorted(entry.bindings, key=lambda one: (one.bid in held_back, *one.rank()))
+        ),
+        probes + drops + tuple(_without(flow.rule(bids - held_back), held_back) for flow in entry.flows),
         tuple(flow.selector for flow in entry.flows if len(flow.bids) > 1 and not flow.weights),
     )
+
+
+def _without(rule: FlowRule, bids: Set[int]) -> FlowRule:
+    """A rule less some of its BIDs, with the weights of the others."""
+    if bids.isdisjoint(rule.bids):
+        return rule
+    kept = [number for number, bid in enumerate(rule.bids) if bid not in bids]
+    weights = tuple(rule.weights[number] for number in kept) if rule.weights else ()
+    return replace(rule, bids=tuple(rule.bids[number] for number in kept), weights=weights)
 
 
 def _tunnel(settings: HomeAgentSettings, one: Binding, mtus: Mapping[IPAddress, int]) -> Tunnel:

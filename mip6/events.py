@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
 from mip6.forwarding import IPAddress
+from mip6.path import PathState
 from mip6.udp import UdpEnds
 
 
@@ -113,6 +114,15 @@ class RouterAdvertised:
 
 
 @dataclass(frozen=True, slots=True)
+class PathChanged:
+    """A path of a mobile node, named by its BID, is in another state now; `mip6.paths` says what the states mean."""
+
+    home_address: IPv6Address
+    bid: int
+    state: PathState
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorRequest:
     """A command of the control socket that changes something. With a `number` it is answered by `actions.Answer`."""
 
@@ -134,6 +144,7 @@ Event = (
     | DuplicateAddressChecked
     | PathMtuChanged
     | RouterAdvertised
+    | PathChanged
     | OperatorRequest
     | ShuttingDown
 )

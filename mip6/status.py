@@ -17,6 +17,7 @@ from mip6.system.control import ControlError, request
 RUN_DIRECTORY = Path("/run/mip6")
 WATCH_INTERVAL = 1.0  # seconds
 HOME, CLEAR_LINE, CLEAR_BELOW, NO_WRAP, WRAP = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[?7l", "\x1b[?7h"
+PATH = ["PATH", "RTT MS", "VARIATION MS", "LOSS %"]
 TRAFFIC = ("packets_out", "bytes_out", "packets_in", "bytes_in")
 
 
@@ -104,7 +105,7 @@ def render(status: Mapping[str, Any]) -> str:
             parts += [f"{router} {node['home_address']}{identifier}", *_node(node)]
     else:
         parts += _node(status)
-    for title in ("drops", "signalling"):
+    for title in ("drops", "signalling", "probes"):
         if counts := status.get(title):
             parts.append(f"{title}:\n" + table((name, str(count)) for name, count in sorted(counts.items())))
     return "\n\n".join(parts)
@@ -134,14 +135,31 @@ def _node(node: Mapping[str, Any]) -> list[str]:
 
 def _bindings(bindings: Sequence[Mapping[str, Any]]) -> str:
     linked = any("link" in one for one in bindings)
+    measured = any(one.get("path") for one in bindings)
     head = ["BID", *(["LINK"] if linked else []), "CARE-OF ADDRESS", "PRI", "LEFT", "STATE"]
+    head += PATH if measured else []
     rows = [[*head, "PACKETS OUT", "BYTES OUT", "PACKETS IN", "BYTES IN"]]
     for one in bindings:
         link = [str(one.get("link", "-"))] if linked else []
         left = one.get("lifetime_left")
         shown = [str(one["care_of_address"]), str(one["priority"]), "-" if left is None else _duration(left)]
-        rows.append([str(one["bid"]), *link, *shown, str(one["state"]), *(str(one.get(name, "-")) for name in TRAFFIC)])
+        path = _path(one.get("path")) if measured else []
+        traffic = (str(one.get(name, "-")) for name in TRAFFIC)
+        rows.append([str(one["bid"]), *link, *shown, str(one["state"]), *path, *traffic])
     return table(rows)
+
+
+def _path(path: Mapping[str, Any] | None) -> list[str]:
+    """State and since when; round-trip time; of both directions, out and in, delay variation and recent loss."""
+    if path is None:
+        return ["-"] * len(PATH)
+    variation = f"{_number(path['variation_out_ms'])}/{_number(path['variation_in_ms'])}"
+    loss = f"{_number(path['loss_out_percent'])}/{_number(path['loss_in_percent'])}"
+    return [f"{path['state']} {_duration(path['since'])}", _number(path["rtt_ms"]), variation, loss]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _flows(flows: Sequence[Mapping[str, Any]]) -> str:

@@ -31,6 +31,10 @@ class Binding:
     priority: int
     force_udp: bool = False
 
+    def where(self) -> tuple[int, IPAddress, bool]:
+        """What makes it this binding, whatever its preference."""
+        return self.bid, self.care_of_address, self.force_udp
+
 
 @dataclass(frozen=True, slots=True)
 class FlowBinding:
@@ -177,11 +181,18 @@ class BindingUpdateList:
         return ended
 
     def ends(self, binding: Binding) -> float | None:
-        """Until when the home agent holds this binding as acknowledged, else as asked for; None when it cannot."""
+        """Until when the home agent holds this care-of address as acknowledged, else as asked for; None when it cannot.
+
+        Its BID-PRI does not matter.
+        """
         held = self.held.get(binding.bid)
-        if held is not None and held.binding == binding:
+        if held is not None and held.binding.where() == binding.where():
             return held.expires
-        asked = [sent.time + sent.lifetime for sent in self.outstanding if binding in sent.update.bindings]
+        asked = [
+            sent.time + sent.lifetime
+            for sent in self.outstanding
+            if any(one.where() == binding.where() for one in sent.update.bindings)
+        ]
         return max(asked, default=None)
 
     def possible_bindings(self) -> dict[int, set[Binding | None]]:

@@ -14,6 +14,7 @@ from pydantic import Field
 from mip6 import config, configfile
 from mip6.configfile import Mistakes
 from mip6.flowextension import DEFAULT_ENTERPRISE
+from mip6.pathtable import read_paths
 from mip6.selectortable import BOTH, IPV6
 from mobilenode.liverules import LiveRules
 from mobilenode.rules import FlowTable, Layers, LinkTable, PolicyTable
@@ -137,11 +138,12 @@ def load(path: Path) -> MobileNodeSettings:
 def read(path: Path) -> Configuration:
     """The same with the rules as they were written."""
     data, mistakes = configfile.read_toml(path), Mistakes(path)
-    configfile.check_names(mistakes, data, ("mobilenode", "link", "policy", "flow"))
+    configfile.check_names(mistakes, data, ("mobilenode", "link", "policy", "flow", "paths"))
     node = configfile.table(mistakes, data, "mobilenode", MobileNodeTable)
     links = configfile.tables(mistakes, data, "link", LinkTable)
     policies = configfile.tables(mistakes, data, "policy", PolicyTable)
     rules = configfile.tables(mistakes, data, "flow", FlowTable)
+    paths = read_paths(mistakes, data)
     if node is not None:
         for key, text in node.mistakes():
             mistakes.add(f"mobilenode.{key}", text)
@@ -170,6 +172,7 @@ def read(path: Path) -> Configuration:
         links=layers.links,
         flows=flows,
         zone=node.timezone or local_zone(),
+        paths=paths,
     )
     live = LiveRules.of_file(layers, data.get("flow", []), [table for _, table in rules])
     return Configuration(settings, live)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 
+from mip6.forwarding import End, Tunnel
+from mip6.path import PathSettings
+from mip6.stamp import derive_key
 from mip6.system import log
+from mip6.system.probes import Measured, Prober
 from mip6.system.recorder import Recorded, Recorder
 from mip6.system.shell import Shell
 from mobilenode.config import Configuration
 from mobilenode.engine import MobileNode
 from mobilenode.operator import Operator
+from mobilenode.settings import MobileNodeSettings
 
 ETHERNET_MTU = 1500  # octets; links with more gain nothing, as the path to the home agent seldom carries it
 
@@ -33,6 +39,7 @@ async def run(configuration: Configuration) -> None:
         links=[link.name for link in settings.links],
         router=settings.mobile_router,
         zero_checksum=settings.udp_zero_checksum,
+        prober=prober(settings) if settings.paths.probe else None,
     )
     Operator(shell, engine, configuration.rules)
     try:
@@ -41,3 +48,24 @@ async def run(configuration: Configuration) -> None:
     finally:
         if recorder is not None:
             recorder.close()
+
+
+def prober(settings: MobileNodeSettings) -> Prober:
+    """What measures the paths to the home agent."""
+    links = {link.name: link for link in settings.links}
+    association = settings.association
+    keys = () if association is None else (derive_key(association.key, settings.home_address),)
+
+    def of(tunnel: Tunnel) -> PathSettings:
+        link = links.get(tunnel.device or "")
+        return settings.paths if link is None else replace(settings.paths, metered=link.metered)
+
+    return Prober(
+        Measured(
+            own=settings.home_address,
+            end=End.MOBILE_NODE,
+            device=settings.device,
+            keys=lambda home: keys,
+            settings=of,
+        )
+    )

@@ -22,6 +22,8 @@ from mip6.actions import (
     ShutdownComplete,
 )
 from mip6.forwarding import End, ForwardingTable, IPAddress
+from mip6.path import PathState
+from mip6.paths import path_report
 from mobilenode import views
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
@@ -81,6 +83,8 @@ class MobileNode:
                 actions += self._path_mtu(local, remote, mtu, now)
             case events.OperatorRequest("flows", {"rules": tuple() as rules, "limit": float() as limit}, number):
                 self._flow_changes.propose(number, rules, limit, now)
+            case events.PathChanged(_, bid, path_state):
+                actions += self._path_changed(bid, path_state)
             case events.OperatorRequest(command):
                 raise ValueError(f"a mobile node knows no command {command!r}")
             case events.ShuttingDown() if self._goodbye is None:
@@ -200,6 +204,12 @@ class MobileNode:
             return []
         self._path_mtus[local] = mtu, now + PATH_MTU_LIFETIME
         return [Report("path MTU", fields={"care_of_address": str(local), "mtu": mtu})]
+
+    def _path_changed(self, bid: int, path_state: PathState) -> list[Action]:
+        """Flows leave a path that is down in this turn, at the home agent by the Binding Update that follows."""
+        self._registration.paths[bid] = path_state
+        link = next((one.link for one in self._registration.care_of if one.bid == bid), None)
+        return [path_report(path_state, {"bid": bid, "link": link, "state": str(path_state)})]
 
     def _shut_down(self, now: float) -> list[Action]:
         """Deregister everything (RFC 6275 §11.7.1); not if the home agent was never told anything."""

@@ -12,7 +12,7 @@ acknowledgement cannot survive. RFC 5648 §5.9 asks for O=1 only after a start; 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, auto
 from ipaddress import IPv6Address
@@ -22,6 +22,8 @@ from mip6.actions import Action, Report, SendPacket
 from mip6.auth import ntp_timestamp
 from mip6.numbers import FlowStatus
 from mip6.options import NatDetection
+from mip6.path import PathState
+from mip6.paths import best
 from mobilenode.access import Access
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
 from mobilenode.dualstack import JITTER, Ipv4Home, keepalive, needs_udp
@@ -39,6 +41,7 @@ FIRST_REGISTRATION_TIMEOUT = 1.5  # seconds, InitialBindackTimeoutFirstReg, RFC 
 MAX_BINDACK_TIMEOUT = 32.0  # seconds, RFC 6275 §12
 MAX_UPDATE_RATE = 3  # Binding Updates per second, RFC 6275 §12
 REFRESH = (0.5, 0.75)  # share of the granted lifetime after which it is refreshed
+LOWEST_PRIORITY = 127  # BID-PRI of a path that is used only when there is no other (RFC 6089 §4.1)
 SLOW_RETRY = 30.0  # seconds until a refused registration is tried again, doubled up to ...
 SLOWEST_RETRY = 600.0
 HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # the same flow would be refused again
@@ -86,6 +89,7 @@ class Registration:
     access: Access
     care_of: tuple[CareOfAddress, ...] = ()
     home: HomeLink | None = None
+    paths: dict[int, PathState] = field(default_factory=dict)  # by BID, as the probes say
     goal: Goal = Goal.REGISTERED
     mode: Mode = Mode.BULK
     overwrite: bool = True  # the home agent may hold bindings this list knows nothing of
@@ -141,11 +145,23 @@ class Registration:
     # --- what is wanted --------------------
 
     def active(self) -> tuple[CareOfAddress, ...]:
-        """The care-of addresses that are registered or being registered, best first, with the BID of their binding."""
-        best = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
+        """The care-of addresses that are registered or being registered, best first, with the BID of their binding.
+
+        One whose path is held back stays registered, so that its probes go on, but with the lowest BID-PRI.
+        """
+        ranked = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
         if self.mode is Mode.PLAIN:
-            best = [replace(one, bid=PLAIN) for one in best[:1]]
-        return tuple(one for one in best if not self._is_refused(one))
+            ranked = [replace(one, bid=PLAIN) for one in ranked[:1]]
+        ranked = [one for one in ranked if not self._is_refused(one)]
+        good = best((one.bid for one in ranked), self.paths)
+        last = [replace(one, priority=LOWEST_PRIORITY) for one in ranked if one.bid not in good]
+        return tuple([one for one in ranked if one.bid in good] + last)
+
+    def in_use(self, among: Iterable[CareOfAddress] | None = None) -> tuple[CareOfAddress, ...]:
+        """Those (of `among`) that flows are given to: the ones whose paths are not held back."""
+        found = tuple(self.active() if among is None else among)
+        good = best((one.bid for one in found), self.paths)
+        return tuple(one for one in found if one.bid in good)
 
     def binding(self, one: CareOfAddress) -> Binding:
         """What a Binding Update says of a care-of address."""
@@ -154,11 +170,11 @@ class Registration:
     def registered(self, one: CareOfAddress) -> bool:
         """Whether the home agent acknowledged this binding and its lifetime has not ended."""
         held = self.update_list.held.get(one.bid)
-        return held is not None and held.binding == self.binding(one)
+        return held is not None and held.binding.where() == self.binding(one).where()
 
     def _is_refused(self, one: CareOfAddress) -> bool:
         refused = self.refused.get(one.bid)
-        return refused is not None and refused.binding == self.binding(one)
+        return refused is not None and refused.binding.where() == self.binding(one).where()
 
     def _wanted_flows(self) -> tuple[FlowBinding, ...]:
         """Flows that are to be registered now, by FID-PRI. Flow bindings need BIDs (RFC 6089 §5.2)."""
@@ -167,11 +183,14 @@ class Registration:
         return tuple(flow for flow in self._stated_flows() if self.refused_flows.get(flow.fid, (None,))[0] != flow)
 
     def _stated_flows(self) -> tuple[FlowBinding, ...]:
-        resolved = resolve(self.flows, self.active(), Direction.DOWN)
+        resolved = resolve(self.flows, self.in_use(), Direction.DOWN)
         return tuple(one.binding() for one in resolved if one.picked.bids)
 
     def _resting_flows(self) -> set[int]:
-        """FIDs whose links are all gone: the home agent keeps them, inactive, as it knows them (RFC 6089 §5.3)."""
+        """FIDs whose links are all gone: the home agent keeps them, inactive, as it knows them (RFC 6089 §5.3).
+
+        One whose paths are only held back is not kept: its BIDs are bound, so it would be active.
+        """
         if self.mode is Mode.PLAIN:
             return set()
         return {
@@ -402,7 +421,8 @@ class Registration:
 
     def _nth(self, tries: int, *, in_udp: bool) -> Source | None:
         fit = [one for one in self.care_of if one.signals_in_udp == in_udp]
-        links = sorted(fit, key=lambda one: (one.link != self.asked_link, one.priority, one.bid))
+        good = best((one.bid for one in fit), self.paths)
+        links = sorted(fit, key=lambda one: (one.link != self.asked_link, one.bid not in good, one.priority, one.bid))
         return links[tries % len(links)].source() if links else None
 
     def _leaves_by(self, update: Update) -> Source | None:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from mip6.auth import SecurityAssociation
 from mip6.flowextension import DEFAULT_ENTERPRISE
 from mip6.forwarding import IPAddress
+from mip6.path import NOT_MEASURED, PathSettings
 from mip6.schedule import Schedule
 from mip6.selectors import TrafficSelector
 
@@ -160,6 +161,7 @@ class MobileNodeSettings:
     home_agents_ipv4: tuple[IPv4Address, ...] = ()
     ipv4_home_address: IPv4Address | None = None
     ipv4_prefixes: tuple[IPv4Network, ...] = ()
+    paths: PathSettings = NOT_MEASURED
     dataplane: str = "auto"
     shortcut: str = "auto"
     on_exit: str = "clean"

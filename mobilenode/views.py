@@ -20,6 +20,7 @@ from mip6.forwarding import (
     Tunnel,
     overhead,
 )
+from mip6.probeflows import probe_rules
 from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
 from mobilenode.policy import Direction, resolve
@@ -48,7 +49,9 @@ def usable(state: Registration) -> dict[int, CareOfAddress]:
 
 
 def _told(state: Registration, one: CareOfAddress) -> bool:
-    return state.binding(one) in state.update_list.possible_bindings().get(one.bid, set())
+    wanted = state.binding(one).where()
+    possible = state.update_list.possible_bindings().get(one.bid, set())
+    return any(binding is not None and binding.where() == wanted for binding in possible)
 
 
 def registered_prefixes(settings: MobileNodeSettings, state: Registration) -> tuple[IPv6Network, ...]:
@@ -69,7 +72,9 @@ def forwarding_table(
         tunnels = tuple(
             _tunnel(settings, state, one, path_mtus.get(one.address, one.mtu), one.bid in sending) for one in known
         )
-        rules = tuple(flow.rule() for flow in resolve(state.rules, sending.values(), Direction.UP))
+        probes = probe_rules(settings.home_address, state.home_agent, sorted(one.bid for one in known))
+        flows = resolve(state.rules, state.in_use(sending.values()), Direction.UP)
+        rules = (probes if settings.paths.probe else ()) + tuple(flow.rule() for flow in flows)
     prefixes: tuple[IPNetwork, ...] = (*registered_prefixes(settings, state), *ipv4_networks(state))
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)
@@ -173,7 +178,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
                     "state": "down",
                 }
             )
-    down = {one.settings.fid: one.picked for one in resolve(state.rules, state.active(), Direction.DOWN)}
+    down = {one.settings.fid: one.picked for one in resolve(state.rules, state.in_use(), Direction.DOWN)}
     flows = [
         {
             "fid": flow.settings.fid,
@@ -185,7 +190,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
             "down_bids": list(down[flow.settings.fid].bids),
             "active": bool(flow.picked.bids) or flow.picked.drop,
         }
-        for flow in resolve(state.rules, usable(state).values(), Direction.UP)
+        for flow in resolve(state.rules, state.in_use(usable(state).values()), Direction.UP)
     ]
     return {
         "role": "mobilenode",
@@ -204,7 +209,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
 def rules(flows: Iterable[FlowSettings], state: Registration) -> list[dict[str, Any]]:
     """The rules by name, each with where it goes and what that comes to now."""
     holding = set(state.rules)
-    up = {one.settings: one.picked for one in resolve(state.rules, usable(state).values(), Direction.UP)}
+    up = {one.settings: one.picked for one in resolve(state.rules, state.in_use(usable(state).values()), Direction.UP)}
     told = state.update_list.flows
     found: dict[str, dict[str, Any]] = {}
     for flow in sorted(flows, key=lambda flow: flow.priority):

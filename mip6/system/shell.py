@@ -24,10 +24,12 @@ from mip6.dataplane import choose
 from mip6.dataplane.interface import DataPlane, DataPlaneError
 from mip6.forwarding import ForwardingTable
 from mip6.system import log, neighbours, notify
+from mip6.system.clock import clock
 from mip6.system.command import UnusableError
 from mip6.system.control import Answer, ControlServer, Handler
 from mip6.system.links import LinkWatcher
 from mip6.system.netlink import KernelApplier
+from mip6.system.probes import Prober
 from mip6.system.single import OnlyAgent
 from mip6.system.sockets import Guard, PacketSender, SignallingTap
 from mip6.system.sysctl import HomeLinkSettings, settings_warnings
@@ -58,18 +60,13 @@ class Store(Protocol):
     ) -> None: ...
 
 
-def clock() -> float:
-    """Seconds on a clock that never jumps and goes on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Shell:
     """One daemon. `async with` opens and closes its sockets and devices, `serve()` is its life.
 
     `links` are watched access links; `home_link` gets its proxy settings; `router` says that packets are forwarded for
-    others; `zero_checksum` that UDP over IPv6 goes without (RFC 6935); `mtu` is the path MTU to the far ends. Leaving
-    without an exception takes everything out of the kernel, unless `on_exit` says keep and the data plane goes on by
-    itself.
+    others; `zero_checksum` that UDP over IPv6 goes without (RFC 6935); `prober` measures the paths; `mtu` is the path
+    MTU to the far ends. Leaving without an exception takes everything out of the kernel, unless `on_exit` says keep and
+    the data plane goes on by itself.
     """
 
     def __init__(
@@ -87,9 +84,11 @@ class Shell:
         home_link: str | None = None,
         router: bool = True,
         zero_checksum: bool = False,
+        prober: Prober | None = None,
     ) -> None:
         self.engine = engine
         self.commands: dict[str, Handler] = {}  # of the control socket, besides those of the engine
+        self._prober = prober
         self._own, self._zero_checksum = engine.forwarding_table().address, zero_checksum
         self._device, self._mtu, self._store = device, mtu, store
         self._links, self._home_link, self._router = tuple(links), home_link, router
@@ -211,6 +210,9 @@ class Shell:
                 watcher = LinkWatcher(self._links, self._links_observed)
                 stack.callback(watcher.close)
                 watcher.start()
+            if self._prober is not None:
+                stack.callback(self._prober.close)
+                self._prober.start(self.handle, lambda: self._dataplane.counters())
             self._arm()
             notify.ready()
             log.event("started", device=self._device, dataplane=self._dataplane.name)
@@ -293,7 +295,10 @@ class Shell:
                 case actions.ForwardingChanged() | actions.KernelChanged() if type(action) in done:
                     continue
                 case actions.ForwardingChanged():
-                    self._dataplane.set_table(self.engine.forwarding_table())
+                    table = self.engine.forwarding_table()
+                    self._dataplane.set_table(table)
+                    if self._prober is not None:
+                        self._prober.set_table(table)
                 case actions.KernelChanged():
                     state = self.engine.kernel_state()
                     if state.adds_to(self._wanted):
@@ -360,12 +365,15 @@ class Shell:
         counters = self._dataplane.counters()
         for node in status.get("nodes", [status]):
             for binding in node["bindings"]:
-                binding |= counters.tunnel(IPv6Address(node["home_address"]), binding["bid"])
+                home = IPv6Address(node["home_address"])
+                binding |= counters.tunnel(home, binding["bid"])
+                binding["path"] = None if self._prober is None else self._prober.status(home, binding["bid"])
         failures = {f"send_{name.lower()}": count for name, count in self._sender.failures.items()}
         return status | {
             "dataplane": self._dataplane.name,
             **self._dataplane.status(),
             "uptime": round(clock() - self._started, 1),
             "drops": dict(counters.drops),
+            "probes": {} if self._prober is None else dict(self._prober.counts),
             "signalling": status.get("signalling", {}) | failures | dict(self._udp.counts),
         }

@@ -118,3 +118,27 @@ def test_a_terminal_is_redrawn_in_place_and_never_scrolls() -> None:
     shown = long.replace("\x1b[K", "").removeprefix("\x1b[H").removesuffix("\x1b[J").splitlines()
     assert shown[:8] == [str(number) for number in range(8)] and len(shown) == 9
     assert shown[8].startswith("... 22 more lines")
+
+
+def test_measured_paths_are_shown_with_both_directions() -> None:
+    path = {
+        "state": "up", "since": 75.2, "rtt_ms": 43.21, "variation_out_ms": 1.26, "variation_in_ms": 0.4,
+        "loss_out_percent": 0.0, "loss_in_percent": 2.5,
+    }  # fmt: skip
+    unmeasured = (
+        dict.fromkeys(path, None)
+        | {"state": "unmeasured", "since": 3.0}
+        | dict.fromkeys(("loss_out_percent", "loss_in_percent"), 0.0)
+    )
+    shown = MOBILE_NODE["bindings"]
+    assert isinstance(shown, list)
+    wlan, cellular = shown
+    bindings = [wlan | {"path": path}, wlan | {"bid": 3, "path": unmeasured}, cellular | {"path": None}]
+    lines = status.render(MOBILE_NODE | {"bindings": bindings}).splitlines()
+    head = lines.index("bindings:") + 1
+    assert [line[36:98].rstrip() for line in lines[head : head + 4]] == [
+        "LEFT   STATE       PATH           RTT MS  VARIATION MS  LOSS %",
+        "9m31s  registered  up 1m15s       43.2    1.3/0.4       0.0/2.",
+        "9m31s  registered  unmeasured 3s  -       -/-           0.0/0.",
+        "-      down        -              -       -             -",
+    ]

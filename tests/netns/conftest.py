@@ -11,8 +11,8 @@ from tests.netns.support import Car, car_lab
 
 @pytest.fixture(scope="module")
 def car() -> Iterator[Car]:
-    """Registered, and shared by a module: a test leaves it as it was."""
-    with car_lab() as car:
+    """Registered, and shared by a module: a test leaves it as it was. Nothing but the tests' packets is counted."""
+    with car_lab(paths={"probe": False}) as car:
         car.start()
         yield car
 

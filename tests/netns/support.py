@@ -9,8 +9,8 @@ import re
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyroute2 import netns
 from labs.car import CAR
 from labs.namespaces import Lab, LabNode
 from labs.runner import wait_for_addresses
-from labs.topology import Topology
+from labs.topology import Daemon, Topology
 from mip6.decode import read_capture
 
 PORT = 7007
@@ -123,9 +123,16 @@ class Car:
 
 
 @contextlib.contextmanager
-def car_lab(topology: Topology = CAR) -> Iterator[Car]:
-    """The lab up, its agents not yet started; `topology` has the same nodes."""
-    with Lab(topology, f"n{uuid.uuid4().hex[:6]}") as lab:
+def car_lab(topology: Topology = CAR, **tables: Mapping[str, object]) -> Iterator[Car]:
+    """The lab up, its agents not yet started; `topology` has the same nodes.
+
+    `tables` stand in the files of both agents, `paths` for example.
+    """
+    nodes = (
+        replace(node, daemons=tuple(Daemon(one.program, {**one.settings, **tables}) for one in node.daemons))
+        for node in topology.nodes
+    )
+    with Lab(replace(topology, nodes=tuple(nodes)), f"n{uuid.uuid4().hex[:6]}") as lab:
         yield Car(lab)
 
 

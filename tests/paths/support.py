@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from mip6.paths import NEVER, Path, Paths, PathSettings, PathState
+from mip6.path import NEVER, Path, PathSettings, PathState
+from mip6.paths import Paths
 from mip6.stamp import read_probe, read_reply, reflect, write_probe
 
 SETTINGS = PathSettings()
