@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,16 @@ ROOT = Path(__file__).parents[2]
 FACTOR = float(os.environ.get("MIP6_TIME_FACTOR", "1"))
 LIMIT = 15 * FACTOR  # seconds
 MIP6 = "/opt/mip6/bin/mip6"
+PORT = 7007
+ECHO = f"""
+import socket
+here = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+here.bind(("2001:db8:100::5", 0))
+here.settimeout({LIMIT})
+for word in (b"one", b"two", b"three"):
+    here.sendto(word, ("2001:db8:1::1", {PORT}))
+print(*(here.recv(100).decode() for _ in range(3)))
+"""
 KEY = "0f0e0d0c0b0a09080706050403020100f1e2d3c4"
 CAPABILITIES = {"cap_net_admin": 12, "cap_net_raw": 13, "cap_bpf": 39}
 ALLOWED = sum(1 << number for number in CAPABILITIES.values())
@@ -158,7 +169,17 @@ def test_three_capabilities_and_no_more(unit: str) -> None:
 
 
 def test_packets_cross_the_tunnel() -> None:
-    run("ip", "netns", "exec", "mobile", "ping", "-c", "3", "-i", "0.2", "-I", "2001:db8:100::5", "2001:db8:1::1")
+    """Three datagrams from the home address to the home agent's machine, and their echo."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as here:
+        here.bind(("2001:db8:1::1", PORT))
+        here.settimeout(LIMIT)
+        command = ("ip", "netns", "exec", "mobile", "/usr/bin/python3", "-c", ECHO)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as there:
+            for _ in range(3):
+                data, sender = here.recvfrom(100)
+                assert sender[0] == "2001:db8:100::5"
+                here.sendto(data, sender)
+            assert there.communicate(timeout=LIMIT)[0].strip() == "one two three"
     (node,) = status("homeagent")["nodes"]  # type: ignore[misc]
     assert sum(one["packets_in"] for one in node["bindings"]) >= 3
 
