@@ -12,6 +12,7 @@ import pytest
 
 from homeagent import config as homeagent_config
 from mip6.configfile import ConfigurationError
+from mip6.path import PathSettings
 from mip6.selectors import IPv6Selector
 from mobilenode import config as mobilenode_config
 from mobilenode.settings import DROP, copy, via
@@ -83,6 +84,17 @@ protocol = 132
 """
 
 # what is replaced, by what, and the message without the file
+PATHS_MISTAKES = [
+    ("interval = 0", "paths.interval: expected seconds from 0.02 to 60, got 0"),
+    ("interval = true", "paths.interval: expected seconds from 0.02 to 60, got true"),
+    ("idle_interval = 0.05", "paths: expected idle_interval to be at least interval (0.1)"),
+    ("lost = 1", "paths.lost: expected a whole number from 2 to 100, got 1"),
+    ("lost = 2.5", "paths.lost: expected a whole number from 2 to 100, got 2.5"),
+    ("hold = -1", "paths.hold: expected seconds from 0 to 3600, got -1"),
+    ("hold = 90", "paths: expected longest_hold to be at least hold (90)"),
+    ("probe = 1", "paths.probe: expected true or false, got 1"),
+    ("lose = 3", "paths.lose: unknown key; did you mean lost?"),
+]
 AGENT_MISTAKES = [
     ("[homeagent]", "[homeagents]", "homeagents: unknown key; did you mean homeagent?"),
     ("[homeagent]", "[homeagents]", "homeagent: missing; expected a table [homeagent]"),
@@ -291,6 +303,25 @@ def test_a_mistake_of_the_mobile_node_is_named(tmp_path: Path, old: str, new: st
     with pytest.raises(ConfigurationError) as caught:
         mobilenode_config.load(file)
     assert any(line.startswith(f"{file}: {message}") for line in caught.value.mistakes), caught.value
+
+
+@pytest.mark.parametrize(("line", "message"), PATHS_MISTAKES)
+def test_a_mistake_about_paths_is_named_at_both_ends(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "agent.toml"
+    for text, load in ((HOME_AGENT, homeagent_config.load), (MOBILE_NODE, mobilenode_config.load)):
+        file.write_text(f"{text}\n[paths]\n{line}\n")
+        with pytest.raises(ConfigurationError) as found:
+            load(file)
+        assert [one.removeprefix(f"{file}: ") for one in found.value.mistakes] == [message]
+
+
+def test_paths_are_measured_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    for text, load in ((HOME_AGENT, homeagent_config.load), (MOBILE_NODE, mobilenode_config.load)):
+        file.write_text(text)
+        assert load(file).paths == PathSettings()
+        file.write_text(f"{text}\n[paths]\nprobe = false\ninterval = 1\nhold = 0\n")
+        assert load(file).paths == PathSettings(probe=False, interval=1.0, hold=0.0)
 
 
 def test_a_right_home_agent_becomes_settings(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""What a mobile node does when its probes say that a path is down: its own table at once, then a Binding Update."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mip6.actions import ForwardingChanged
+from mip6.events import PathChanged
+from mip6.options import BindingIdentifier
+from mip6.path import PathSettings, PathState
+from mip6.probeflows import is_probe_rule, probe_rules
+from mip6.selectors import IPv6Selector
+from mobilenode.registration import LOWEST_PRIORITY
+from mobilenode.settings import FlowSettings, via
+from tests.mobilenode.support import AGENT, BOTH, CELL, HOME, SETTINGS, WLAN, Sent, World, registered, with_flows
+
+VOICE = FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via("wwan0", "wlan0"))
+VIDEO = FlowSettings(20, 20, "video", IPv6Selector(next_header=(6, 6)), via("wlan0"))
+MEASURED = replace(with_flows(VOICE, VIDEO), paths=PathSettings())
+CELLULAR = 2
+
+
+def is_now(world: World, state: PathState, bid: int = 1) -> list[object]:
+    return [type(one) for one in world.give(PathChanged(HOME, bid, state))]
+
+
+def flows(world: World) -> dict[int, tuple[int, ...]]:
+    return {rule.fid: rule.bids for rule in world.node().rules if not is_probe_rule(rule)}
+
+
+def priorities(sent: Sent) -> dict[int, int]:
+    return {one.bid: one.priority for one in sent.update.find_all(BindingIdentifier)}
+
+
+def order(world: World) -> list[int]:
+    return [tunnel.bid for tunnel in world.node().tunnels]
+
+
+def test_flows_leave_a_path_that_is_down_in_the_same_turn() -> None:
+    world = registered(MEASURED)
+    assert (order(world), flows(world)) == ([1, 2], {10: (2,), 20: (1,)})
+    assert ForwardingChanged in is_now(world, PathState.DOWN)
+    assert (order(world), flows(world)) == ([2, 1], {10: (2,), 20: ()})
+    assert world.usable() == [2, 1], "its probes go on"
+
+
+def test_the_home_agent_is_told_by_a_path_that_works() -> None:
+    world = registered(MEASURED)
+    is_now(world, PathState.DOWN)
+    update = world.sent[-1]
+    assert update.interface == "wwan0"
+    assert update.bids() == {1: WLAN, 2: CELL}, "the binding stays"
+    assert priorities(update) == {1: LOWEST_PRIORITY, 2: 20}
+    assert update.flows() == {} and update.summary() == (10,), "the flow that has no other link ends there"
+    world.answer()
+    before = len(world.sent)
+    is_now(world, PathState.RECOVERING)
+    assert len(world.sent) == before, "held back"
+    is_now(world, PathState.UP)
+    assert priorities(world.sent[-1]) == {1: 10, 2: 20}
+    assert world.sent[-1].flows() == {20: (1,)}
+    world.answer()
+    assert flows(world) == {10: (2,), 20: (1,)}
+
+
+def test_when_all_paths_are_down_nothing_moves() -> None:
+    world = registered(MEASURED)
+    before, sent = world.node(), len(world.sent)
+    is_now(world, PathState.SILENT)
+    is_now(world, PathState.SILENT, CELLULAR)
+    assert world.node() == before and len(world.sent) == sent
+    is_now(world, PathState.DOWN)
+    is_now(world, PathState.DOWN, CELLULAR)
+    world.answer()
+    assert flows(world) == flows(registered(MEASURED))
+
+
+def test_probes_are_nailed_to_their_tunnels_and_only_where_paths_are_measured() -> None:
+    rules = registered(MEASURED).node().rules
+    assert rules[:4] == probe_rules(HOME, AGENT, (1, 2))
+    assert not [rule for rule in registered(SETTINGS).node().rules if is_probe_rule(rule)]
+    assert probe_rules(HOME, AGENT, (5000,)) == (), "its port would be beyond the last one"
+
+
+def test_a_link_that_returns_while_its_path_is_held_back_takes_no_flows() -> None:
+    world = registered(MEASURED)
+    world.links(BOTH[1])
+    world.answer()
+    is_now(world, PathState.DOWN)
+    world.links(*BOTH)
+    world.answer()
+    world.run(1)
+    assert (order(world), flows(world)[20]) == ([2, 1], ())
+    is_now(world, PathState.UP)
+    assert flows(world)[20] == (1,)
