@@ -18,7 +18,8 @@ from mip6.options import (
     NatDetection,
 )
 from mobilenode.bindingupdatelist import PLAIN, FlowBinding, SentUpdate
-from mobilenode.registration import Mode, Registration
+from mobilenode.plan import Mode
+from mobilenode.registration import Registration
 
 ACCEPTED_BELOW = 128
 CLOCK_TOLERANCE = 2.0  # seconds: the answer has whole seconds only, and travelled

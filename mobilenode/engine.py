@@ -28,9 +28,10 @@ from mobilenode import views
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import Way, care_of_addresses, home_link
+from mobilenode.plan import Goal, work
 from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.reception import Reception
-from mobilenode.registration import Goal, Registration
+from mobilenode.registration import Registration
 from mobilenode.settings import MobileNodeSettings
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ class MobileNode:
             return []
         state = self._registration
         unsendable = state.home is None and not state.care_of
-        if state.work(now) is None or now >= self._goodbye or unsendable:
+        if work(state, now) is None or now >= self._goodbye or unsendable:
             self._gone = True
             return [ShutdownComplete()]
         return []

@@ -1,12 +1,8 @@
-"""Registration: what the next Binding Update says, and when it is sent (RFC 6275 §11.7, §11.8; RFC 5648 §5).
+"""Registration: its state, and when the next Binding Update is sent (RFC 6275 §11.7, §11.8; RFC 5648 §5).
 
 Every moment the wanted state (care-of addresses, flows, or nothing at all) is compared with what the home agent may
-hold according to the binding update list; `_work` is the Binding Update that removes the first difference, None when
-there is none. So nothing has to remember why an update is needed, and the newest state always wins.
-
-A bulk Binding Update is the whole state, with O=1: it replaces all bindings in one message, so a lost care-of address
-ends at the home agent in the very message that moves its flows, and bindings of a former run or of a lost
-acknowledgement cannot survive. RFC 5648 §5.9 asks for O=1 only after a start; §4.2 allows it always.
+hold according to the binding update list; `plan.work` is the Binding Update that removes the first difference, None
+when there is none. So nothing has to remember why an update is needed, and the newest state always wins.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum, auto
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
@@ -28,10 +23,11 @@ from mobilenode.access import Access
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
 from mobilenode.dualstack import JITTER, Ipv4Home, keepalive, needs_udp
 from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink, Source
+from mobilenode.plan import Goal, Mode, one_by_one, work
 from mobilenode.policy import Direction, resolve
 from mobilenode.settings import FlowSettings, MobileNodeSettings
 from mobilenode.turns import TURN, Parked, Subject, subject
-from mobilenode.updates import binding_update, fit_flows
+from mobilenode.updates import binding_update
 
 if TYPE_CHECKING:
     from random import Random
@@ -49,21 +45,6 @@ HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # t
 
 # not of the home agent
 OF_THE_MOBILE_NODE = ("access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "send_times")
-
-
-class Mode(Enum):
-    """How care-of addresses are registered; the home agent's statuses lower it (RFC 5648 §5)."""
-
-    BULK = auto()  # all in one Binding Update
-    INDIVIDUAL = auto()  # one BID per Binding Update (status 168)
-    PLAIN = auto()  # one care-of address without BID (status 166, or no BID option in the answer)
-
-
-class Goal(Enum):
-    """What the home agent is to hold in the end."""
-
-    REGISTERED = auto()
-    NOTHING = auto()  # at home, or shutting down
 
 
 @dataclass(slots=True)
@@ -176,7 +157,7 @@ class Registration:
         refused = self.refused.get(one.bid)
         return refused is not None and refused.binding.where() == self.binding(one).where()
 
-    def _wanted_flows(self) -> tuple[FlowBinding, ...]:
+    def wanted_flows(self) -> tuple[FlowBinding, ...]:
         """Flows that are to be registered now, by FID-PRI. Flow bindings need BIDs (RFC 6089 §5.2)."""
         if self.mode is Mode.PLAIN:
             return ()
@@ -186,7 +167,7 @@ class Registration:
         resolved = resolve(self.flows, self.in_use(), Direction.DOWN)
         return tuple(one.binding() for one in resolved if one.picked.bids)
 
-    def _resting_flows(self) -> set[int]:
+    def resting_flows(self) -> set[int]:
         """FIDs whose links are all gone: the home agent keeps them, inactive, as it knows them (RFC 6089 §5.3).
 
         One whose paths are only held back is not kept: its BIDs are bound, so it would be active.
@@ -211,111 +192,11 @@ class Registration:
         """Whether the home agent is known to hold the wanted flows and no others. Without links nothing is known."""
         if not self.active():
             return False
-        wanted = {flow.fid: flow for flow in self._wanted_flows()}
+        wanted = {flow.fid: flow for flow in self.wanted_flows()}
         possible = self.update_list.possible_flows()
-        rest = possible.keys() - wanted.keys() - self._resting_flows()
+        rest = possible.keys() - wanted.keys() - self.resting_flows()
         missing = any(possible.get(fid) != {flow} for fid, flow in wanted.items())
         return not missing and all(possible[fid] == {None} for fid in rest)
-
-    # --- the next Binding Update --------------------
-
-    def work(self, now: float) -> Update | None:
-        """The Binding Update that is needed now, or None when the home agent holds what it is to hold."""
-        if self.stopped is not None:
-            return None
-        bindings = self.update_list.possible_bindings()
-        if self.goal is Goal.NOTHING or self.purge:
-            if self.cleared and all(values == {None} for values in bindings.values()):
-                return None
-            return Update(replaces=True, mobile_router=self.mobile_router)
-        wanted = {one.bid: self.binding(one) for one in self.active()}
-        if not wanted:
-            return None
-        wrong = [bid for bid, one in wanted.items() if bindings.get(bid, {None}) != {one}]
-        surplus = [bid for bid, values in bindings.items() if bid not in wanted and values != {None}]
-        stale = [bid for bid in wanted if bid not in wrong and self.update_list.held[bid].refresh <= now]
-        if self._one_by_one():
-            return self._individual(wanted, [*wrong, *stale], surplus, now)
-        base = self._base(tuple(wanted.values()), replaces=True)
-        full = self._with_flows(base, wanted)
-        if self.overwrite or wrong or surplus or stale or self._flows_differ(full):
-            return full
-        return None
-
-    def _one_by_one(self) -> bool:
-        """Whether each BID is registered by itself: asked for by status 168, or because of a care-of address whose
-        Binding Update has to come from itself (RFC 5648 §8.1)."""
-        if self.mode is Mode.BULK:
-            return any(one.signals_in_udp for one in self.active())
-        return self.mode is Mode.INDIVIDUAL
-
-    def _individual(
-        self, wanted: dict[int, Binding], wrong: list[int], surplus: list[int], now: float
-    ) -> Update | None:
-        """One BID at a time (RFC 5648 §5.2). What moves flows goes at once, by a link that is answered; else the one in
-        flight has its turn, so that it is not overtaken by its successor, and then lets the others pass."""
-        if self.overwrite:
-            first = self._turn([], [self._base((one,), replaces=True) for one in wanted.values()], now)
-            return self._with_flows(first, {one.bid: one for one in first.bindings})
-        bound = {bid: one for bid, one in wanted.items() if bid in self.update_list.held}
-        deletes = [Update(deletes=(bid,), mobile_router=self.mobile_router) for bid in surplus]
-        others = [self._base((wanted[bid],), replaces=False) for bid in wrong]
-        urgent: list[Update] = []
-        good = [one for one in self.active() if one.bid not in wrong]
-        if not good:
-            others += deletes
-        elif deletes:
-            urgent = deletes
-        else:
-            heard = min(good, key=lambda one: self.access.unanswered(one.link))
-            anyway = self._base((wanted[heard.bid],), replaces=False)
-            urgent = [anyway] if self._flows_differ(self._with_flows(anyway, bound)) else []
-        if not urgent and not others:
-            return None
-        update = self._turn(urgent, others, now)
-        return self._with_flows(update, bound | {one.bid: one for one in update.bindings})
-
-    def _turn(self, urgent: list[Update], others: list[Update], now: float) -> Update:
-        """Whose turn it is: who has not been sent yet, then who waits for the least time."""
-
-        def ready(update: Update) -> float:
-            if self.in_flight is not None and subject(self.in_flight.update) == subject(update):
-                return self.retransmit if now >= self.in_flight.time + TURN else -1.0
-            parked = self.parked.get(subject(update))
-            if parked is not None:
-                return parked.retransmit
-            return -2.0 if update in urgent else 0.0
-
-        return min([*urgent, *others], key=ready)
-
-    def _base(self, bindings: tuple[Binding, ...], *, replaces: bool) -> Update:
-        return Update(
-            bindings=bindings,
-            replaces=replaces,
-            overwrite=replaces and self.mode is not Mode.PLAIN,
-            mobile_router=self.mobile_router,
-            explicit_prefixes=self.mobile_router and self.explicit,
-        )
-
-    def _with_flows(self, base: Update, bound: dict[int, Binding]) -> Update:
-        """`base` with every flow that is to be kept; flows may only name BIDs that are `bound` (RFC 6089 §5.2)."""
-        if self.mode is Mode.PLAIN:
-            return base
-        possible = self.update_list.possible_flows()
-        wanted = self._wanted_flows()
-        as_wanted = tuple(flow.fid for flow in wanted if possible.get(flow.fid) == {flow})
-        changed = [flow for flow in wanted if flow.fid not in as_wanted]
-        full = tuple(flow for flow in changed if set(flow.bids) <= bound.keys())
-        later = {flow.fid for flow in changed if flow not in full}
-        resting = sorted(fid for fid in self._resting_flows() | later if fid in self.update_list.flows)
-        return fit_flows(self.settings, base, full, self.update_list.flows, (*as_wanted, *resting))
-
-    def _flows_differ(self, update: Update) -> bool:
-        """Whether this update would change a flow: state one in full, or end one by leaving it out."""
-        if update.flows:
-            return True
-        named = set(update.kept)
-        return any(fid not in named and values != {None} for fid, values in self.update_list.possible_flows().items())
 
     # --- sending --------------------
 
@@ -329,7 +210,7 @@ class Registration:
         if self.hold is not None and self.hold <= now:
             self.hold = None
         self.due = None
-        update = self.work(now)
+        update = work(self, now)
         if update is None:
             self.in_flight, self.silent, self.asked_link = None, None, None
             self.parked.clear()
@@ -364,7 +245,7 @@ class Registration:
 
     def _change_turns(self, update: Update) -> None:
         """Where each BID is registered by itself, the one in flight waits for its next turn beside the others."""
-        if not self._one_by_one():
+        if not one_by_one(self):
             self.parked.clear()
             return
         flying = self.in_flight
@@ -379,7 +260,7 @@ class Registration:
         """When the one in flight is sent again, or another may be sent."""
         assert self.in_flight is not None
         over = self.in_flight.time + TURN
-        return min(self.retransmit, over) if self._one_by_one() and now < over else self.retransmit
+        return min(self.retransmit, over) if one_by_one(self) and now < over else self.retransmit
 
     def _drop_ending(self, now: float) -> list[Action]:
         """Deregister a care-of address before it ends: its packets would go to nobody, or to the next to have it."""
