@@ -1,7 +1,7 @@
 """How fast the data planes are, beside plain forwarding through the same namespaces in the same run.
 
-The data planes run in mr and ha of `labs.bench_network` with a fixed table, without the agents. Ratios are of medians of
-measurements taken in turn.
+The data planes run in mr and ha of `labs.bench_network` with a fixed table, without the agents. Ratios are of medians
+of measurements taken in turn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -107,12 +108,12 @@ def measure() -> list[Row]:
     rows: list[Row] = []
     with networks() as made:
         for direction, down in (("down", True), ("up", False)):
-            found = in_turn(made.values(), lambda network: network.tcp_gbps(down=down))
+            found = in_turn(made.values(), partial(Network.tcp_gbps, down=down))
             rows += _rows(f"tcp_gbps_{direction}", "Gbit/s", found)
         for size in (64, 1200):
-            found = in_turn(made.values(), lambda network: network.packets_per_second(size))
+            found = in_turn(made.values(), partial(Network.packets_per_second, size=size))
             rows += _rows(f"pps_{size}", "packets/s", found)
-        rows += _rows("latency_p99_us", "us", in_turn(made.values(), lambda network: network.delay_p99()))
+        rows += _rows("latency_p99_us", "us", in_turn(made.values(), Network.delay_p99))
     return rows
 
 
