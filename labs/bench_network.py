@@ -165,7 +165,7 @@ class Network:
         delays = json.loads(output)
         if len(delays) < 0.99 * count:
             raise RuntimeError(f"{self.name}: only {len(delays)} of {count} stamped packets came")
-        return statistics.quantiles(delays, n=100)[98]
+        return float(statistics.quantiles(delays, n=100)[98])
 
     @contextlib.contextmanager
     def _receiver(self, count: int) -> Iterator[subprocess.Popen[str]]:

@@ -86,7 +86,7 @@ def send_stamped(destination: str, size: int, seconds: float) -> int:
 
 def receive_stamped(address: str, count: int) -> list[float]:
     """One-way delays in microseconds of stamped packets, until `count` came or none comes for half a second."""
-    delays = []
+    delays: list[float] = []
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
