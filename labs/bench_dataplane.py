@@ -11,8 +11,10 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
+from types import MappingProxyType
 from typing import Any
 
 from labs.bench_network import (
@@ -24,34 +26,77 @@ from labs.bench_network import (
     Network,
     in_turn,
 )
-from mip6.dataplane.userspace import UserspaceDataPlane
+from mip6.dataplane import choose
 from mip6.forwarding import End, FlowRule, ForwardingTable, Node, Tunnel
 from mip6.selectors import IPv6Selector
-from mip6.system.tun import Tun
 
 Row = dict[str, Any]
+NOTHING: Mapping[str, str] = MappingProxyType({})
 MTU = 1500 - 40  # of the tunnels, in octets
 SEGMENTS = {"mr": "2001:db8:a::1:1", "ha": "2001:db8:2::1:1"}  # the kernel's own tunnel: SRv6 with one segment
 TUNNEL_ROUTES = (("mr", "2001:db8:c::/64 dev mip0 metric 1"), ("ha", f"{MOBILE_NETWORK} dev mip0 metric 1"))
 
 
-def table(node: str, *, copies: bool) -> ForwardingTable:
-    """What the agent of `node` would hand over: one mobile router with two bindings; with `copies` all goes twice."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of forwarding with agents' data planes: `copies` n-casts everything over both paths, `nodes` mobile nodes
+    with `rules` flow rules each are in the home agent's table, ours among them."""
+
+    dataplane: str
+    shortcut: str = "on"
+    copies: bool = False
+    nodes: int = 1
+    rules: int = 0
+
+
+WAYS = {
+    "userspace": Way("userspace"),
+    "ebpf": Way("ebpf"),
+    "ebpf_noshortcut": Way("ebpf", shortcut="off"),
+    "ebpf_ncast": Way("ebpf", copies=True),
+    "ebpf_100k": Way("ebpf", nodes=100_000, rules=32),
+}
+
+
+def table(node: str, way: Way) -> ForwardingTable:
+    """What the agent of `node` would hand over: a mobile router with two bindings, at the home agent beside others."""
     agent, home = IPv6Address(HOME_AGENT), IPv6Address(HOME_ADDRESS)
     care_of = [IPv6Address(CARE_OF), IPv6Address(CARE_OF_B)]
     ends = [(one, agent) if node == "mr" else (agent, one) for one in care_of]
     tunnels = tuple(Tunnel(bid, local, remote) for bid, (local, remote) in enumerate(ends, 1))
-    rules = (FlowRule(1, 1, IPv6Selector(), (1, 2)),) if copies else ()
+    rules = (FlowRule(1, 1, IPv6Selector(), (1, 2)),) if way.copies else missed_rules(way.rules)
     entry = Node(home, (IPv6Network(MOBILE_NETWORK),), tunnels, rules)
-    end = End.MOBILE_NODE if node == "mr" else End.HOME_AGENT
-    return ForwardingTable(end, home if node == "mr" else agent, {home: entry})
+    if node == "mr":
+        return ForwardingTable(End.MOBILE_NODE, home, {home: entry})
+    return ForwardingTable(End.HOME_AGENT, agent, {home: entry, **other_nodes(way.nodes - 1, way.rules)})
 
 
-async def _end(node: str, kind: str, *, copies: bool) -> None:
+def missed_rules(count: int) -> tuple[FlowRule, ...]:
+    """Rules that the measured packets do not match: each of them is looked at."""
+    selectors = (IPv6Selector(next_header=(17, 17), destination_port=(1000 + n, 1000 + n)) for n in range(count))
+    return tuple(FlowRule(n, n, selector, (2,)) for n, selector in enumerate(selectors, 1))
+
+
+def other_nodes(count: int, rules: int) -> dict[IPv6Address, Node]:
+    """Mobile routers with three bindings each and `rules` flow rules."""
+    agent, home, care_of = IPv6Address(HOME_AGENT), int(IPv6Address("2001:db8:100::")), int(IPv6Address("2001:db8:d::"))
+    network = int(IPv6Address("2001:db8:1000::"))
+    shared = missed_rules(rules)
+    made = {}
+    for number in range(1, count + 1):
+        tunnels = tuple(Tunnel(bid, agent, IPv6Address(care_of + (bid << 32) + number)) for bid in (1, 2, 3))
+        prefix = IPv6Network((network + (number << 64), 64))
+        address = IPv6Address(home + number)
+        made[address] = Node(address, (prefix,), tunnels, shared)
+    return made
+
+
+async def _end(node: str, way: Way) -> None:
     """One end of the tunnels until SIGTERM."""
-    plane = UserspaceDataPlane(Tun("mip0", MTU), lambda changed: None)
+    access = ("core", "coreb") if node == "mr" else None
+    plane = choose(way.dataplane, "mip0", 1500, lambda changed: None, access, way.shortcut)
     plane.start()
-    plane.set_table(table(node, copies=copies))
+    plane.set_table(table(node, way))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
@@ -74,27 +119,31 @@ def _segment_routing(network: Network) -> None:
     network.run("core", "ip", "-6", "route", "add", SEGMENTS["ha"], "via", HOME_AGENT)
 
 
-def _tunnel(network: Network, kind: str, *, copies: bool = False) -> None:
+def _tunnel(network: Network, name: str) -> None:
     for node in ("mr", "ha"):
-        network.start(node, "labs.bench_dataplane", "end", node, kind, *(["copies"] if copies else []))
+        network.start(node, "labs.bench_dataplane", "end", node, name)
     for node, route in TUNNEL_ROUTES:
         network.run(node, "ip", "-6", "route", "replace", *route.split())
 
 
 @contextlib.contextmanager
-def networks() -> Iterator[Mapping[str, Network]]:
-    """One network for each way of forwarding, by name."""
+def networks(*names: str) -> Iterator[list[Network]]:
+    """One network for each way of forwarding: plain, srv6, and those of `WAYS`."""
     with contextlib.ExitStack() as stack:
-        made = {name: stack.enter_context(Network(name)) for name in ("plain", "srv6", "userspace")}
-        _segment_routing(made["srv6"])
-        _tunnel(made["userspace"], "userspace")
+        made = [stack.enter_context(Network(name)) for name in names]
+        for network in made:
+            if network.name == "srv6":
+                _segment_routing(network)
+            elif network.name in WAYS:
+                _tunnel(network, network.name)
         yield made
 
 
-def _rows(figure: str, unit: str, values: Mapping[str, float]) -> list[Row]:
+def _rows(figure: str, unit: str, values: Mapping[str, float], names: Mapping[str, str] = NOTHING) -> list[Row]:
+    """Rows `NAME_FIGURE`, or as `names` has it."""
     return [
         {
-            "name": f"{name}_{figure}",
+            "name": names.get(name, f"{name}_{figure}"),
             "value": value,
             "unit": unit,
             "ratio_to_plain": None if name == "plain" else value / values["plain"],
@@ -106,21 +155,29 @@ def _rows(figure: str, unit: str, values: Mapping[str, float]) -> list[Row]:
 def measure() -> list[Row]:
     """All figures; `ratio_to_plain` is None for plain forwarding itself. Needs root and iperf3."""
     rows: list[Row] = []
-    with networks() as made:
-        for direction, down in (("down", True), ("up", False)):
-            found = in_turn(made.values(), partial(Network.tcp_gbps, down=down))
-            rows += _rows(f"tcp_gbps_{direction}", "Gbit/s", found)
+    with networks("plain", "srv6", "ebpf", "ebpf_noshortcut", "userspace") as made:
+        names = {"plain": "plain_tcp_gbps", "userspace": "userspace_tcp_gbps"}
+        rows += _rows("tcp_gbps_down", "Gbit/s", in_turn(made, partial(Network.tcp_gbps, down=True)), names)
+        rows += _rows("tcp_gbps_up", "Gbit/s", in_turn(made, partial(Network.tcp_gbps, down=False)))
         for size in (64, 1200):
-            found = in_turn(made.values(), partial(Network.packets_per_second, size=size))
-            rows += _rows(f"pps_{size}", "packets/s", found)
-        rows += _rows("latency_p99_us", "us", in_turn(made.values(), Network.delay_p99))
+            rows += _rows(f"pps_{size}", "packets/s", in_turn(made, partial(Network.packets_per_second, size=size)))
+        rows += _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99))
+    with networks("plain", "ebpf", "ebpf_100k") as made:
+        found = in_turn(made, partial(Network.packets_per_second, size=64))
+        row = _rows("pps_64", "packets/s", found, {"ebpf_100k": "ebpf_pps_64_100k"})[2]
+        rows.append(row | {"ratio_to_one_node": row["value"] / found["ebpf"]})
+    with networks("ebpf_ncast") as made:
+        found = in_turn(made, partial(Network.packets_per_second, size=64, copies=2))
+        rows.append(
+            {"name": "ebpf_ncast_pps_64", "value": found["ebpf_ncast"], "unit": "packets/s", "ratio_to_plain": None}
+        )
     return rows
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["end", node, kind, *rest]:
-            asyncio.run(_end(node, kind, copies=rest == ["copies"]))
+        case ["end", node, name]:
+            asyncio.run(_end(node, WAYS[name]))
         case _:
             for row in measure():
                 print(row)
