@@ -7,29 +7,3 @@ int encap_frame(struct __sk_buff *skb)
 {
 	return encapsulate(skb, ETH_HLEN, false);
 }
-
-/* For measurements: BPF_PROG_TEST_RUN repeats with the packet as the run before left it, so each of these restores it. */
-SEC("tc")
-int grow_and_shrink(struct __sk_buff *skb)
-{
-	bpf_skb_adjust_room(skb, IPV6_HEADER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-	return bpf_skb_adjust_room(skb, -IPV6_HEADER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-}
-
-SEC("tc")
-int encap_and_shrink(struct __sk_buff *skb)
-{
-	int result = encapsulate(skb, ETH_HLEN, false);
-
-	if (result == TC_ACT_REDIRECT)
-		bpf_skb_adjust_room(skb, -IPV6_HEADER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-	return result;
-}
-
-SEC("tc")
-int encap_and_decap(struct __sk_buff *skb)
-{
-	int result = encapsulate(skb, ETH_HLEN, false);
-
-	return result == TC_ACT_REDIRECT ? decapsulate(skb, ETH_HLEN) : result;
-}

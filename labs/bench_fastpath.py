@@ -1,0 +1,147 @@
+"""What the fast path costs: time for a packet by BPF_PROG_TEST_RUN, time to load 100,000 nodes and to change one,
+and the kernel's memory for a node.
+
+In a network namespace of its own, where the programs know a neighbour; no packet leaves it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from labs.bench_network import CARE_OF, HOME_ADDRESS, HOME_AGENT, MOBILE_NETWORK
+from labs.bench_tables import missed_rules, other_nodes
+from mip6.dataplane.libbpf import Map, Object
+from mip6.dataplane.maps import Devices, FastPathMaps, load
+from mip6.forwarding import End, ForwardingTable, Node, Tunnel
+
+SOURCE = Path(__file__).with_suffix(".bpf.c")
+NODES, RULES = 100_000, 32
+RUNS, REPEATS, CHANGES = 200_000, 7, 500
+COMMANDS = (
+    "link set lo up",
+    "link add eth0 address 02:00:00:00:00:01 type veth peer far0",
+    "link set eth0 up",
+    "link set far0 up",
+    f"address add {HOME_AGENT}/64 dev eth0 nodad",
+    f"neighbour add {CARE_OF} lladdr 02:00:00:00:00:02 dev eth0",
+    f"route add {CARE_OF}/128 dev eth0",
+)
+
+
+def _row(name: str, value: float, unit: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "ratio_to_plain": None}
+
+
+@contextmanager
+def _object() -> Iterator[Object]:
+    """The programs that can be measured, compiled here: they are not part of the product."""
+    compile_fastpath: Callable[[Path, Path], None] = runpy.run_path("setup.py", run_name="build")["compile_fastpath"]
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "bench.bpf.o"
+        compile_fastpath(SOURCE, output)
+        loaded = Object(output)
+    try:
+        yield loaded
+    finally:
+        loaded.close()
+
+
+def _ipv6(source: str, destination: str, next_header: int, body: bytes) -> bytes:
+    start = (6 << 28).to_bytes(4, "big") + len(body).to_bytes(2, "big") + bytes((next_header, 64))
+    return start + IPv6Address(source).packed + IPv6Address(destination).packed + body
+
+
+def _per_packet() -> list[dict[str, Any]]:
+    """Nanoseconds to encapsulate and to decapsulate a packet of 64 octets.
+
+    The second program decapsulates what the first encapsulated, so the inner packet goes from the home agent to the
+    mobile router and is read as one from there: both ends of the tunnel and of the inner packet are the same two.
+    """
+    agent, home = IPv6Address(HOME_AGENT), IPv6Address(HOME_ADDRESS)
+    there = Tunnel(1, agent, IPv6Address(CARE_OF))
+    back = replace(there, bid=2, local=there.remote, remote=there.local, usable=False)  # by it comes in what was sent
+    node = Node(home, (IPv6Network(MOBILE_NETWORK),), (there, back))
+    frame = bytes.fromhex("02000000000102000000000986dd")
+    frame += _ipv6(HOME_ADDRESS, str(home + 1), 17, bytes(24))
+    found: dict[str, list[float]] = {}
+    with _object() as loaded:
+        maps = FastPathMaps(loaded.maps)
+        maps.set_devices(Devices(tunnel=0))
+        maps.set_table(ForwardingTable(End.HOME_AGENT, agent, {home: node}))
+        for _ in range(REPEATS):
+            for name in ("grow_and_shrink", "encap_and_shrink", "encap_and_decap"):
+                run = loaded.programs[name].run(frame, RUNS, ifindex=socket.if_nametoindex("eth0"))
+                found.setdefault(name, []).append(run.nanoseconds)
+                if len(run.packet) != len(frame):
+                    raise RuntimeError(f"{name}: the packet has {len(run.packet)} octets afterwards, not {len(frame)}")
+    room, encap, both = (statistics.median(values) for values in found.values())
+    return [
+        _row("ebpf_encap_ns", encap - room / 2, "ns"),
+        _row("ebpf_decap_ns", both - (encap - room / 2), "ns"),
+    ]
+
+
+def _large_table() -> list[dict[str, Any]]:
+    agent = IPv6Address(HOME_AGENT)
+    nodes = other_nodes(NODES, RULES)
+    loads: list[float] = []
+    for _ in range(3):
+        loaded = load(nodes=2 * NODES)  # the room that the data plane makes for so many
+        maps = FastPathMaps(loaded.maps)
+        start = time.perf_counter()
+        maps.set_table(ForwardingTable(End.HOME_AGENT, agent, nodes))
+        loads.append(time.perf_counter() - start)
+        used = sum(map(_memory, loaded.maps.values()))
+        if len(loads) < 3:
+            maps.close()
+    changes = []
+    picked = list(nodes)[:: NODES // CHANGES]
+    for home in picked:
+        node = replace(nodes[home], rules=missed_rules(RULES)[::-1])
+        start = time.perf_counter()
+        maps.set_node(home, node)
+        changes.append(time.perf_counter() - start)
+    maps.close()
+    return [
+        _row("ebpf_load_100k_s", statistics.median(loads), "s"),
+        _row("ebpf_update_us", statistics.median(changes) * 1e6, "us"),
+        _row("ebpf_memory_per_node_bytes", used / NODES, "octets"),
+    ]
+
+
+def _memory(one: Map) -> int:
+    """Octets that a map takes now, as the kernel accounts for them."""
+    lines = Path(f"/proc/self/fdinfo/{one.fd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+
+
+def measure() -> list[dict[str, Any]]:
+    """All figures, from a process in a namespace of its own. Needs root and clang."""
+    name = f"dpf{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        call = ["ip", "netns", "exec", name, sys.executable, "-m", "labs.bench_fastpath"]
+        rows: list[dict[str, Any]] = json.loads(subprocess.run(call, check=True, stdout=subprocess.PIPE).stdout)
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+    return rows
+
+
+if __name__ == "__main__":
+    for command in COMMANDS:
+        subprocess.run(["ip", *command.split()], check=True)
+    print(json.dumps(_per_packet() + _large_table()))
