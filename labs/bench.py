@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from labs import bench_agent, bench_dataplane, bench_userspace
+from labs import bench_agent, bench_dataplane, bench_fastpath, bench_userspace
 
 OUTPUT = Path("build/bench.json")
 
@@ -17,6 +17,7 @@ def main() -> int:
     rows = bench_agent.measure()
     if os.geteuid() == 0 and Path("/dev/net/tun").exists():
         rows += bench_dataplane.measure()
+        rows += bench_fastpath.measure()
         rows += bench_userspace.measure()
     else:
         print("bench: the data plane needs root and /dev/net/tun: not measured", file=sys.stderr)
