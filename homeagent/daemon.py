@@ -13,8 +13,9 @@ from mip6.forwarding import End
 from mip6.icmp6 import home_agents_anycast
 from mip6.stamp import derive_key
 from mip6.system import log
+from mip6.system.advertisements import RouterAdvertisements
 from mip6.system.clock import clock
-from mip6.system.homelink import AnycastMembership, RouterAdvertisements
+from mip6.system.homelink import AnycastMembership
 from mip6.system.probes import Measured, Prober
 from mip6.system.recorder import Recorded, Recorder
 from mip6.system.shell import Shell

@@ -6,11 +6,12 @@ from labs.airport import AIRPORT
 from labs.ambulance import AMBULANCE
 from labs.car import CAR_SCENARIO
 from labs.house import HOUSE
+from labs.oneinterface import ONE_INTERFACE
 from labs.plain import PLAIN
 from labs.returning import RETURNING_HOME
 from labs.scenario import Scenario
 from labs.station import STATION
 from labs.surgery import SURGERY
 
-_ALL = (CAR_SCENARIO, AIRPORT, STATION, SURGERY, AMBULANCE, HOUSE, RETURNING_HOME, PLAIN)
+_ALL = (CAR_SCENARIO, AIRPORT, STATION, SURGERY, AMBULANCE, HOUSE, ONE_INTERFACE, RETURNING_HOME, PLAIN)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

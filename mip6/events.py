@@ -45,7 +45,8 @@ class WallClockSet:
 class AddressState:
     """One address of a link as the kernel holds it. `valid_lifetime` in seconds from now, None is for ever.
 
-    An IPv4 address is never tentative, deprecated or temporary."""
+    An IPv4 address is never tentative, deprecated or temporary. `advertised_by`: the routers that were heard to
+    advertise its prefix (which the kernel does not tell)."""
 
     address: IPAddress
     prefix_length: int
@@ -54,6 +55,7 @@ class AddressState:
     temporary: bool = False
     dad_failed: bool = False
     valid_lifetime: float | None = None
+    advertised_by: tuple[IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class PathMtuChanged:
 
 @dataclass(frozen=True, slots=True)
 class RouterAdvertised:
-    """A router advertisement on the home link: the whole ICMPv6 message, its checksum and hop limit are right."""
+    """A router advertisement on a link: the whole ICMPv6 message, its checksum and hop limit are right."""
 
     interface: str
     source: IPv6Address

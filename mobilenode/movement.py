@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from mip6.events import AddressState, LinkState
+from mip6.events import AddressState, LinkState, RouterState
 from mip6.forwarding import IPAddress, IPNetwork
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 
 BID_STEP = 100  # between the BIDs of one link's prefixes
 MAXIMUM_BID = 0xFFFF
+WORST_PRIORITY = 127  # RFC 6089 §4.1
 SHORTEST_USE = 8.0  # seconds: two units of a Binding Update's lifetime, the first of which goes for asking
 
 
@@ -115,6 +116,7 @@ def care_of_addresses(
     """The care-of addresses to register, in the order of the configured links, of a snapshot taken `now`. Each link's
     are of the family of its `chosen` way.
 
+    The BID-PRI of an address whose router is not the link's most preferred (RFC 4191 §2.1) is one worse.
     A link needs carrier and a default router: without a router nothing sent from its address gets anywhere
     (RFC 6275 §11.5.3 wants the care-of address from a prefix of the present router).
     """
@@ -126,14 +128,16 @@ def care_of_addresses(
         way = chosen.get(wanted.name)
         if link is None or not link.up or way is None:
             continue
-        router = _router(link, way.ipv6)
-        if router is None:
-            continue
         before = {one.position: one for one in previous if one.link == wanted.name}
-        for position, address in _positions(_candidates(link, settings, before.values(), way.ipv6), before).items():
+        candidates = _candidates(link, settings, before.values(), way.ipv6)
+        preferred = max((_preference(link, address) for address in candidates), default=0)
+        for position, address in _positions(candidates, before).items():
             bid = wanted.bid + BID_STEP * position
             if bid > MAXIMUM_BID or (position and bid in taken):
                 continue  # the BID belongs to another link: that prefix is left unused
+            router = _router_of(link, address)
+            if router is None:
+                continue
             taken.add(bid)
             found.append(
                 CareOfAddress(
@@ -141,7 +145,7 @@ def care_of_addresses(
                     address=address.address,
                     link=link.name,
                     position=position,
-                    priority=wanted.priority,
+                    priority=min(wanted.priority + (_preference(link, address) < preferred), WORST_PRIORITY),
                     table=settings.table_base + index + position * len(settings.links),
                     router=router,
                     on_link=_prefix(address),
@@ -162,14 +166,15 @@ def network(link: LinkState, settings: MobileNodeSettings, ipv6: bool) -> Networ
 def _candidates(
     link: LinkState, settings: MobileNodeSettings, before: Iterable[CareOfAddress], ipv6: bool
 ) -> list[AddressState]:
-    """At most one address per prefix, all of the best class the link has.
+    """At most one address per prefix, all of the best class the link has, and of present routers where it has such.
 
     The classes: preferred, preferred temporary, deprecated, deprecated temporary. A deprecated address serves only
     where the link has nothing better (RFC 4862 §5.5.4), a temporary one changes too often to be a good care-of address.
     """
     held = {one.address for one in before}
     of_family = [one for one in link.addresses if isinstance(one.address, IPv6Address) == ipv6]
-    usable = [one for one in of_family if _valid(one) and _global(one, settings)]
+    valid = [one for one in of_family if _valid(one) and _global(one, settings)]
+    usable = [one for one in valid if _present_routers(link, one)] or valid
     best = min((_rank(one) for one in usable), default=None)
     by_prefix: dict[IPNetwork, AddressState] = {}
     for one in sorted(usable, key=lambda one: (one.address not in held, int(one.address))):
@@ -224,7 +229,29 @@ def _prefix(one: AddressState) -> IPNetwork:
 
 def _router(link: LinkState, ipv6: bool) -> IPAddress | None:
     """The default router of highest preference (RFC 4191 §3.1), the first one observed among equals."""
-    routers = [one for one in link.routers if isinstance(one.address, IPv6Address) == ipv6]
+    return _best(_default_routers(link, ipv6))
+
+
+def _router_of(link: LinkState, one: AddressState) -> IPAddress | None:
+    """The default router for packets from an address: one that advertised its prefix, for another may refuse them."""
+    return _best(_present_routers(link, one)) or _router(link, isinstance(one.address, IPv6Address))
+
+
+def _present_routers(link: LinkState, one: AddressState) -> list[RouterState]:
+    """The default routers that advertised an address's prefix; all of them while none was heard to."""
+    routers = _default_routers(link, isinstance(one.address, IPv6Address))
+    return [router for router in routers if not one.advertised_by or router.address in one.advertised_by]
+
+
+def _default_routers(link: LinkState, ipv6: bool) -> list[RouterState]:
+    return [one for one in link.routers if isinstance(one.address, IPv6Address) == ipv6]
+
+
+def _preference(link: LinkState, one: AddressState) -> int:
+    return max((router.preference for router in _present_routers(link, one)), default=0)
+
+
+def _best(routers: Iterable[RouterState]) -> IPAddress | None:
     best = max(routers, key=lambda router: router.preference, default=None)
     return None if best is None else best.address
 

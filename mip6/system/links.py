@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from mip6.events import AddressState, LinksObserved, LinkState, RouterState
+from mip6.events import AddressState, LinksObserved, LinkState, RouterAdvertised, RouterState
 from mip6.forwarding import IPAddress
+from mip6.neighbourdiscovery import PrefixInformation, decode_router_advertisement
 from mip6.system import rtnetlink
+from mip6.system.advertisements import RouterAdvertisements
 from mip6.system.interfaces import carrier
 from mip6.system.rtnetlink import (
     CLONED,
@@ -25,6 +28,7 @@ from mip6.system.rtnetlink import (
     attribute,
     parse_attributes,
 )
+from mip6.wire import FormError
 
 MAIN_TABLE = 254
 
@@ -43,6 +47,7 @@ _F_TEMPORARY, _F_DADFAILED, _F_DEPRECATED, _F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _INFINITE = 0xFFFFFFFF
 _PREFERENCES = {0: 0, 1: 1, 3: -1}  # RTA_PREF as in RFC 4191 §2.1; the reserved value counts as medium
 _CARRIER_POLL = 0.05  # seconds
+_ADVERTISERS = 8  # routers remembered for a prefix, the latest
 _LIFETIME_TOLERANCE = 2.0  # seconds by which an expiry may move without being news
 
 
@@ -70,19 +75,27 @@ class LinkWatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._carriers: list[bool | None] = []
+        self._advertisers: dict[tuple[str, IPv6Network], tuple[IPv6Address, ...]] = {}
+        self._advertisements: RouterAdvertisements | None = None
 
     def start(self) -> None:
         """Inside a running loop. Calls `on_change` with the first snapshot before it returns."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._news.fileno(), self._notified)
+        self._advertisements = RouterAdvertisements(None, self._advertised)
         self._poll_carrier()
         self._refresh()
+        for name in self._names:
+            with contextlib.suppress(OSError):  # it is not there; the kernel asks when it comes up
+                self._advertisements.solicit(socket.if_nametoindex(name))
 
     def close(self) -> None:
         """Stop watching; `on_change` is not called any more."""
         if self._loop is not None:
             self._loop.remove_reader(self._news.fileno())
         self._loop = None
+        if self._advertisements is not None:
+            self._advertisements.close()
         self._news.close()
         self._requests.close()
         self._asking.close()
@@ -115,10 +128,35 @@ class LinkWatcher:
                 up=flags & required == required,
                 mtu=_U32.unpack(attrs[_IFLA_MTU])[0],
                 link_layer_address=attrs.get(_IFLA_ADDRESS, b""),
-                addresses=tuple(sorted(addresses.get(index, ()), key=lambda state: _order(state.address))),
+                addresses=tuple(
+                    self._with_advertisers(name, state)
+                    for state in sorted(addresses.get(index, ()), key=lambda state: _order(state.address))
+                ),
                 routers=tuple(dict.fromkeys(router for _, _, router in best_first)),
             )
         return LinksObserved(tuple(found[name] for name in self._names if name in found))
+
+    def _with_advertisers(self, name: str, state: AddressState) -> AddressState:
+        if not isinstance(state.address, IPv6Address):
+            return state
+        prefix = IPv6Network((int(state.address), state.prefix_length), strict=False)
+        return replace(state, advertised_by=self._advertisers.get((name, prefix), ()))
+
+    def _advertised(self, event: RouterAdvertised) -> None:
+        """RFC 4861 §6.3.4, of which the kernel does the rest."""
+        if event.interface not in self._names:
+            return
+        try:
+            options = decode_router_advertisement(event.message).options
+        except FormError:
+            return  # the kernel counts it
+        for option in options:
+            if isinstance(option, PrefixInformation) and option.autonomous and option.length <= 128:
+                prefix = IPv6Network((int(option.prefix), option.length), strict=False)
+                known = self._advertisers.get((event.interface, prefix), ())
+                if option.valid_lifetime and event.source not in known:
+                    self._advertisers[event.interface, prefix] = (*known, event.source)[-_ADVERTISERS:]
+                    self._schedule()
 
     def _notified(self) -> None:
         if self._news.drain():

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Route, Rule, SendPacket
-from mip6.events import AddressState, PathMtuChanged, RouterState
+from mip6.events import AddressState, LinkState, PathMtuChanged, RouterState
 from mip6.forwarding import IPAddress
 from mip6.selectors import IPv6Selector
 from mobilenode.movement import Way, care_of_addresses
@@ -280,3 +280,42 @@ def test_a_care_of_address_that_nobody_renews_is_deregistered_before_it_ends() -
     assert world.sent[-1].bids() == {2: CELL} and world.sent[-1].overwrites()
     assert world.sent[-1].update.lifetime == SETTINGS.lifetime
     assert world.usable() == [2]
+
+
+FIRST, SECOND = IPv6Address("2001:db8:1::5"), IPv6Address("2001:db8:2::5")
+R1, R2 = IPv6Address("fe80::1:1"), IPv6Address("fe80::2:2")
+
+
+def one_link(*routers: RouterState, **advertised: tuple[IPv6Address, ...]) -> LinkState:
+    """A link with an address of each of two prefixes, and who was heard to advertise each."""
+    states = [
+        AddressState(address, 64, advertised_by=advertised.get(name, ()))
+        for name, address in (("first", FIRST), ("second", SECOND))
+    ]
+    return replace(link("wlan0", *states), routers=routers)
+
+
+def care_of(observed: LinkState) -> dict[IPAddress, tuple[IPAddress, int]]:
+    """Router and BID-PRI of each care-of address."""
+    found = care_of_addresses((observed,), SETTINGS, (), 0.0, {"wlan0": Way()})
+    return {one.address: (one.router, one.priority) for one in found}
+
+
+def test_packets_from_an_address_go_by_a_router_that_advertised_its_prefix() -> None:
+    both = one_link(RouterState(R1), RouterState(R2), first=(R1,), second=(R2,))
+    assert care_of(both) == {FIRST: (R1, 10), SECOND: (R2, 10)}
+
+
+def test_a_less_preferred_router_makes_its_addresses_less_preferred() -> None:
+    both = one_link(RouterState(R1, -1), RouterState(R2), first=(R1,), second=(R2,))
+    assert care_of(both) == {FIRST: (R1, 11), SECOND: (R2, 10)}
+
+
+def test_an_address_whose_routers_have_withdrawn_is_left_while_another_has_its_own() -> None:
+    assert care_of(one_link(RouterState(R1), first=(R1,), second=(R2,))) == {FIRST: (R1, 10)}
+    assert care_of(one_link(RouterState(R1), first=(R2,), second=(R2,))) == {FIRST: (R1, 10), SECOND: (R1, 10)}
+
+
+def test_until_a_router_is_heard_the_best_one_serves_all() -> None:
+    both = one_link(RouterState(R1), RouterState(R2, 1))
+    assert care_of(both) == {FIRST: (R2, 10), SECOND: (R2, 10)}
