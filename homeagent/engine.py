@@ -29,6 +29,7 @@ from homeagent.security import Discard, authenticate
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
+from mip6.explain import explain, question
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node
 from mip6.headers import SignallingPacket, parse_packet
 from mip6.icmp6 import HomeAgentDiscoveryRequest, MobilePrefixSolicitation
@@ -155,6 +156,15 @@ class HomeAgent:
             "nodes": nodes,
             "signalling": dict(self._counts),
         }
+
+    def explain(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """What `mip6 explain` shows of one packet; ValueError when it is none."""
+        known = {
+            home: views.background(entry, self._paths.get(home, {}))
+            for home, entry in self._cache.items()
+            if entry.bindings
+        }
+        return explain(self.forwarding_table(), question(arguments), known)
 
     # --- Binding Update ---------------------------------------------------------------------------------------------
 

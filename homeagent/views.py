@@ -11,6 +11,7 @@ from typing import Any
 from homeagent.bindingcache import Binding, BindingCacheEntry
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import KernelState, ProxyNeighbour, Route, UdpEndpoint
+from mip6.explain import Background
 from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel, overhead
 from mip6.path import PathState
 from mip6.paths import best
@@ -58,6 +59,14 @@ def _without(rule: FlowRule, bids: Set[int]) -> FlowRule:
     kept = [number for number, bid in enumerate(rule.bids) if bid not in bids]
     weights = tuple(rule.weights[number] for number in kept) if rule.weights else ()
     return replace(rule, bids=tuple(rule.bids[number] for number in kept), weights=weights)
+
+
+def background(entry: BindingCacheEntry, states: Mapping[int, PathState]) -> Background:
+    """What `mip6 explain` says beside the forwarding table."""
+    bound = {one.bid for one in entry.bindings}
+    named = {bid for flow in entry.flows for bid in flow.bids}
+    unused = dict.fromkeys(sorted(named - bound), "the mobile node has not registered it")
+    return Background(unused=unused | {bid: f"its path is {states[bid]}" for bid in bound - best(bound, states)})
 
 
 def _tunnel(settings: HomeAgentSettings, one: Binding, mtus: Mapping[IPAddress, int]) -> Tunnel:

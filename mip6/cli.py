@@ -13,6 +13,7 @@ COMMANDS = {
     "decode": ("mip6.decode", "print the mobility messages of a capture"),
     "lab": ("labs.cli", "run scenarios in network namespaces"),
     "status": ("mip6.status", "show what a running home agent or mobile node does"),
+    "explain": ("mip6.explaincommand", "say which rule a packet meets and which links it takes, and why"),
     "flow": ("mip6.flowcommand", "change the flow rules of a running mobile node, at both ends"),
     "replay": ("mip6.replay", "give a recorded run to a fresh engine and compare"),
     "revoke": ("mip6.revoke", "end bindings of a mobile node at the home agent"),

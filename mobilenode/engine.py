@@ -8,6 +8,7 @@ wanted; then `Registration.advance` sends what is due. Forwarding table and kern
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mip6 import events
@@ -21,6 +22,7 @@ from mip6.actions import (
     SendPacket,
     ShutdownComplete,
 )
+from mip6.explain import question
 from mip6.forwarding import End, ForwardingTable, IPAddress
 from mip6.path import PathState
 from mip6.paths import path_report
@@ -30,6 +32,7 @@ from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import Way, care_of_addresses, home_link
 from mobilenode.plan import Goal, work
 from mobilenode.prefixdiscovery import PrefixDiscovery
+from mobilenode.reasons import explain_here
 from mobilenode.reception import Reception
 from mobilenode.registration import Registration
 from mobilenode.settings import MobileNodeSettings
@@ -149,6 +152,12 @@ class MobileNode:
     def rules(self) -> list[dict[str, Any]]:
         """What `mip6 flow list` shows: every rule, also those that do not hold now."""
         return views.rules(self._flow_changes.rules, self._registration)
+
+    def explain(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """What `mip6 explain` shows of one packet; ValueError when it is none."""
+        return explain_here(
+            self.settings, self._registration, self._flow_changes.rules, self._table, question(arguments)
+        )
 
     # --- events --------------------
 

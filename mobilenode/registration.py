@@ -132,11 +132,15 @@ class Registration:
         """
         ranked = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
         if self.mode is Mode.PLAIN:
-            ranked = [replace(one, bid=PLAIN) for one in ranked[:1]]
+            ranked = [replace(one, bid=PLAIN) for one in ranked if self.sends(one)][:1]
         ranked = [one for one in ranked if not self._is_refused(one)]
         good = best((one.bid for one in ranked), self.paths)
         last = [replace(one, priority=LOWEST_PRIORITY) for one in ranked if one.bid not in good]
         return tuple([one for one in ranked if one.bid in good] + last)
+
+    def sends(self, one: CareOfAddress) -> bool:
+        """Whether anything may be sent over its link, which may be receive-only."""
+        return not any(link.receive_only for link in self.settings.links if link.name == one.link)
 
     def in_use(self, among: Iterable[CareOfAddress] | None = None) -> tuple[CareOfAddress, ...]:
         """Those (of `among`) that flows are given to: the ones whose paths are not held back."""
@@ -301,7 +305,7 @@ class Registration:
         return self.source(tries) or self._nth(tries, in_udp=True)
 
     def _nth(self, tries: int, *, in_udp: bool) -> Source | None:
-        fit = [one for one in self.care_of if one.signals_in_udp == in_udp]
+        fit = [one for one in self.care_of if one.signals_in_udp == in_udp and self.sends(one)]
         good = best((one.bid for one in fit), self.paths)
         links = sorted(fit, key=lambda one: (one.link != self.asked_link, one.bid not in good, one.priority, one.bid))
         return links[tries % len(links)].source() if links else None

@@ -40,9 +40,9 @@ def usable(state: Registration) -> dict[int, CareOfAddress]:
 
     The home agent drops packets from care-of addresses it does not know, so a new one waits for its acknowledgement
     while another works: a link that returns loses nothing. Alone, it is used right after the Binding Update was sent
-    (RFC 6275 §11.6.3).
+    (RFC 6275 §11.6.3). Never one of a receive-only link.
     """
-    active = state.active()
+    active = [one for one in state.active() if state.sends(one)]
     registered = {one.bid: one for one in active if state.registered(one)}
     if registered or state.hold is not None or state.stopped is not None:
         return registered

@@ -21,6 +21,7 @@ SHELLS = {
         "cleanup.py",
         "flowcommand.py",
         "replay.py",
+        "explaincommand.py",
         "config.py",
         "configfile.py",
     },

@@ -50,6 +50,7 @@ class Engine(Protocol):
     def forwarding_table(self) -> ForwardingTable: ...
     def kernel_state(self) -> KernelState: ...
     def status(self, now: float) -> dict[str, Any]: ...
+    def explain(self, arguments: Mapping[str, object]) -> dict[str, Any]: ...
 
 
 class Store(Protocol):
@@ -355,6 +356,8 @@ class Shell:
             raise ValueError('expected a "command"')
         if command == "status":
             return self._status()
+        if command == "explain":
+            return self.engine.explain(request)
         if command in self.commands:
             return self.commands[command](request)
         self.handle(events.OperatorRequest(command, {name: request[name] for name in request if name != "command"}))

@@ -10,7 +10,7 @@ from mip6.flowextension import DEFAULT_ENTERPRISE, FlowExtension, flow_extension
 from mip6.selectors import IPv6Selector
 from mobilenode.policy import Picked, pick
 from mobilenode.settings import Choice, FlowSettings, LastResort, Member, copy, share, via
-from tests.mobilenode.support import BOTH, registered, with_flows
+from tests.mobilenode.support import BOTH, CELL, SETTINGS, WLAN, registered, with_flows
 
 VIDEO = FlowSettings(10, 10, "video", IPv6Selector(next_header=(17, 17)), share(wlan0=3, wwan0=1))
 
@@ -65,3 +65,27 @@ def test_a_flow_whose_last_resort_is_to_drop_says_so_to_the_home_agent() -> None
     [rule] = world.node().rules
     assert rule.drop and not rule.bids
     assert world.sent[-1].summary() == (10,)
+
+
+SATELLITE = replace(
+    with_flows(replace(VIDEO, down=via("wwan0", "wlan0"), up=via("wlan0"))),
+    links=(replace(SETTINGS.links[0], priority=20), replace(SETTINGS.links[1], priority=10, receive_only=True)),
+)
+
+
+def test_nothing_is_sent_over_a_receive_only_link_that_is_registered() -> None:
+    world = registered(SATELLITE)
+    assert world.sent[0].interface == "wlan0" and world.sent[0].bids() == {1: WLAN, 2: CELL}
+    assert world.sent[0].flows() == {10: (2,)}  # television comes down the satellite
+    assert world.binding(2) == "registered" and world.usable() == [1]
+    assert [rule.bids for rule in world.node().rules] == [(1,)]
+    world.run(2000)
+    assert {one.interface for one in world.sent} == {"wlan0"}  # retransmissions take no other
+
+
+def test_a_receive_only_link_alone_can_say_nothing() -> None:
+    world = registered(SATELLITE)
+    count = len(world.sent)
+    world.links(BOTH[1])
+    world.run(100)
+    assert len(world.sent) == count and world.usable() == []

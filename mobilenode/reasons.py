@@ -1,0 +1,108 @@
+"""What a mobile node knows beside its forwarding table, for `mip6 explain`: why a link is not used, what rests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mip6.explain import Absent, Background, explain, walk
+from mip6.forwarding import FlowRule, ForwardingTable
+from mip6.lookup import Plain
+from mip6.packet import Parsed
+from mobilenode import views
+from mobilenode.registration import Registration
+from mobilenode.settings import FlowSettings, MobileNodeSettings
+
+
+def background(settings: MobileNodeSettings, state: Registration, rules: Iterable[FlowSettings]) -> Background:
+    """`rules`: all of them, also those that do not hold now."""
+    every = tuple(rules)
+    holding = set(state.rules)
+    links = {link.bid: link.name for link in settings.links} | {one.bid: one.link for one in state.active()}
+    return Background(
+        names={flow.fid: flow.name for flow in every},
+        ways={flow.fid: flow.uplink.describe() for flow in every},
+        links=links,
+        unused=_unused(settings, state),
+        absent=tuple(
+            Absent(flow.fid, flow.priority, flow.name, flow.selector, _resting(flow))
+            for flow in every
+            if flow not in holding
+        ),
+    )
+
+
+def explain_here(
+    settings: MobileNodeSettings,
+    state: Registration,
+    rules: Iterable[FlowSettings],
+    table: ForwardingTable,
+    packet: Parsed,
+) -> dict[str, Any]:
+    """Packets from the mobile node by its table; packets to it by what the home agent has acknowledged."""
+    told = background(settings, state, rules)
+    if Plain(table).owner(packet.source) is not None or Plain(table).owner(packet.destination) is None:
+        answer = explain(table, packet, {settings.home_address: told})
+        if state.home is not None:
+            answer["outcome"] = "at home: it goes without a tunnel"
+        return answer
+    held = state.update_list.held
+    flows = sorted(state.update_list.flows.values(), key=lambda one: (one.priority, one.fid))
+    believed = [FlowRule(one.fid, one.priority, one.selector, one.bids, weights=one.weights) for one in flows]
+    steps, chosen = walk(believed, set(held), packet, reverse=False, told=told)
+    taken = dict(zip(chosen.bids, chosen.weights or (None,) * len(chosen.bids), strict=True)) if chosen else {}
+    best = min(held.values(), key=lambda one: (one.binding.priority, one.binding.bid), default=None)
+    if chosen is None and best is not None:
+        taken = {best.binding.bid: None}
+    words = "as the home agent has acknowledged" if held else "the home agent has no binding: it is dropped there"
+    return {
+        "ok": True,
+        "node": str(settings.home_address),
+        "direction": "to the mobile node",
+        "decides": "home agent",
+        "rules": [{**step, "way": _down(rules, int(step["fid"]))} for step in steps],
+        "outcome": words if chosen is not None or not held else "no rule decides: the best link takes it",
+        "bindings": [
+            {
+                "bid": bid,
+                "link": told.links.get(bid),
+                "care_of_address": str(held[bid].binding.care_of_address),
+                "used": bid in taken,
+                "weight": taken.get(bid),
+                "why": None if bid in taken else "works, but is not chosen",
+            }
+            for bid in sorted(held)
+        ],
+    }
+
+
+def _down(rules: Iterable[FlowSettings], fid: int) -> str | None:
+    return next((flow.down.describe() for flow in rules if flow.fid == fid), None)
+
+
+def _resting(flow: FlowSettings) -> str:
+    assert flow.schedule is not None  # what does not hold has one
+    return f"does not hold now (only {flow.schedule.describe()})"
+
+
+def _unused(settings: MobileNodeSettings, state: Registration) -> dict[int, str]:
+    """Why a binding is not used for sending; nothing for those that could be."""
+    found: dict[int, str] = {}
+    sending = views.usable(state)
+    present = {one.link for one in state.care_of}
+    for link in settings.links:
+        if link.name not in present:
+            found[link.bid] = "the link is down, or has no address or router"
+    registrable = {one.bid for one in state.active()}
+    for one in state.care_of:
+        if one.bid not in registrable and not any(bid == 0 for bid in registrable):
+            found[one.bid] = "the home agent refused its registration"
+    in_use = {one.bid for one in state.in_use(sending.values())}
+    for one in state.active():
+        if not state.sends(one):
+            found[one.bid] = "the link is receive-only"
+        elif one.bid not in sending:
+            found[one.bid] = "not yet acknowledged by the home agent"
+        elif one.bid not in in_use:
+            found[one.bid] = f"its path is {state.paths[one.bid]}"
+    return found
