@@ -10,21 +10,26 @@ from ipaddress import IPv4Address, IPv6Address
 from mip6.dataplane.index import Index
 from mip6.dataplane.inside import Inside
 from mip6.dataplane.interface import TunnelCounters
-from mip6.dataplane.offload import CHECKSUM_AT, VIRTIO_HEADER, header_length, is_unfinished, pseudo_sum, upper_protocol
+from mip6.dataplane.offload import (
+    CHECKSUM_AT,
+    NOTHING,
+    VIRTIO_HEADER,
+    header_length,
+    is_unfinished,
+    pseudo_sum,
+    upper_protocol,
+)
 from mip6.dataplane.ordinary import FLOWS, PLAIN_IPV4, PORTS, TCP_HEADER, is_ordinary
 from mip6.dataplane.receive import TunnelReceiver, outer_fields
 from mip6.duplicates import content_of
 from mip6.forward import Arrival, Delivered, Dropped, decapsulate
-from mip6.forwarding import DropReason
+from mip6.forwarding import IPV6_HEADER, DropReason
 from mip6.memory import Memory
 from mip6.numbers import Protocol
 from mip6.udp import UdpEnds
 
 BATCH = 64  # packets per wake-up of the loop
-_LABELS = {  # where an arriving packet has its flow label, if any
-    Protocol.IPV6: slice(VIRTIO_HEADER, VIRTIO_HEADER + 4),
-    Protocol.IPV4: slice(VIRTIO_HEADER, VIRTIO_HEADER),
-}
+_Key = bytes | tuple[object, ...]
 
 
 class _Known:
@@ -34,13 +39,16 @@ class _Known:
     `copied`: where the far end may n-cast to here, which of them it does, by what else a flow rule can look at.
     """
 
-    __slots__ = ("behind", "bid", "checksum_at", "copied", "counters", "flow_sum", "head")
+    __slots__ = ("behind", "bid", "checksum_at", "copied", "counters", "ends", "flow_sum", "head", "label")
 
-    def __init__(self, bid: int, counters: TunnelCounters, packet: bytes, copied: dict[bytes, bool] | None) -> None:
-        self.bid, self.counters, self.head, self.copied = bid, counters, packet[:2], copied
+    def __init__(self, delivered: Delivered, counters: TunnelCounters, copied: bool, ends: UdpEnds | None) -> None:
+        packet = delivered.packet
+        self.bid, self.counters, self.head, self.ends = delivered.tunnel.bid, counters, packet[:2], ends
+        self.copied: dict[bytes, bool] | None = {} if copied else None
         start = header_length(packet)
         self.checksum_at = VIRTIO_HEADER + start + CHECKSUM_AT.get(upper_protocol(packet), -start)
         self.flow_sum = pseudo_sum(packet)
+        self.label = slice(VIRTIO_HEADER, VIRTIO_HEADER + (4 if packet[0] >> 4 == 6 else 0))  # IPv4 has none
         self.behind = slice(VIRTIO_HEADER + start, VIRTIO_HEADER + start + PORTS)
 
 
@@ -49,7 +57,7 @@ class Inbound:
 
     def __init__(self, index: Index, memory: Memory, inside: Inside) -> None:
         self._index, self._memory, self._inside = index, memory, inside
-        self._arrivals: dict[bytes, _Known] = {}
+        self._arrivals: dict[_Key, _Known] = {}
 
     def forget(self) -> None:
         """Every decision."""
@@ -61,7 +69,7 @@ class Inbound:
         packets, sources, controls = receiver.packets, receiver.sources, receiver.controls
         protocol, addresses, length, base = receiver.places
         first, low = slice(VIRTIO_HEADER, VIRTIO_HEADER + 2), length + 1
-        label, is_duplicate = _LABELS[receiver.inside], self._memory.duplicates.is_duplicate
+        is_duplicate = self._memory.duplicates.is_duplicate
         for i, size in enumerate(receiver.receive()):
             view = packets[i]
             known = arrivals.get(join((sources[i], controls[i], view[first], view[protocol], view[addresses])))
@@ -74,7 +82,7 @@ class Inbound:
                 continue
             counters, copied = known.counters, False
             if known.copied is not None:
-                seen = known.copied.get(join((view[label], view[known.behind])))
+                seen = known.copied.get(join((view[known.label], view[known.behind])))
                 if seen is None:
                     self._arrived(receiver, i, size, now)
                     continue
@@ -102,13 +110,69 @@ class Inbound:
                 data = sock.recv(65536)
             except BlockingIOError:
                 return
-            source, destination = IPv4Address(data[12:16]), IPv4Address(data[16:20])
-            self._decide(Arrival(source, destination, data[1], data[9]), data[header_length(data) :], now)
+            inner = data[header_length(data) :]
+            key = data[1:2], data[9:10], data[12:20], _flow(inner)
+            if not self._take(key, inner, now):
+                outer = Arrival(IPv4Address(data[12:16]), IPv4Address(data[16:20]), data[1], data[9])
+                self._remember(key, inner, self._decide(outer, inner, now))
 
     def take_datagram(self, ends: UdpEnds, traffic_class: int, inner: bytes, now: float) -> None:
         """A packet that came inside UDP."""
-        ports = ends.remote_port, ends.local_port
-        self._decide(Arrival(ends.remote, ends.local, traffic_class, Protocol.UDP, ports), inner, now)
+        key = id(ends), traffic_class, _flow(inner)  # much faster than its hash; `_Known.ends` keeps it alive
+        if not self._take(key, inner, now):
+            ports = ends.remote_port, ends.local_port
+            outer = Arrival(ends.remote, ends.local, traffic_class, Protocol.UDP, ports)
+            self._remember(key, inner, self._decide(outer, inner, now), ends)
+
+    def _take(self, key: _Key, inner: bytes, now: float) -> bool:
+        """Deliver or drop a packet as it was decided for its flow, if it was."""
+        known, size = self._arrivals.get(key), len(inner)
+        if known is None or size != _whole(inner):
+            return False
+        packet = NOTHING + inner
+        at = known.checksum_at
+        if at > VIRTIO_HEADER and is_unfinished(packet[at] << 8 | packet[at + 1], known.flow_sum, size):
+            return False
+        counters, copied = known.counters, False
+        if known.copied is not None:
+            seen = known.copied.get(packet[known.label] + packet[known.behind])
+            if seen is None:
+                return False
+            copied = seen
+            if copied and self._memory.duplicates.is_duplicate(content_of(inner), known.bid, now):
+                self._inside.drop(DropReason.DUPLICATE)
+                counters.packets_duplicate += 1
+                return True
+        if inner[:2] != known.head:
+            packet = NOTHING + known.head + inner[2:]
+        try:
+            os.write(self._inside.tun.fd, packet)
+        except OSError as error:
+            self._inside.refused(error)
+        else:
+            counters.packets_in += 1
+            counters.bytes_in += size
+            counters.packets_first += copied
+        return True
+
+    def _remember(self, key: _Key, inner: bytes, delivered: Delivered | None, ends: UdpEnds | None = None) -> None:
+        """What was decided for an ordinary packet: but for what is copied, nothing behind the IP header matters."""
+        if delivered is None or not is_ordinary(inner, TCP_HEADER):
+            return
+        if inner[0] == PLAIN_IPV4 and inner[:2] != delivered.packet[:2]:  # with a new header checksum in each packet
+            return
+        known = self._arrivals.get(key)
+        if known is None:
+            if len(self._arrivals) >= FLOWS:
+                self._arrivals.clear()
+            counters = self._inside.count(delivered.node.home_address, delivered.tunnel.bid)
+            copied = bool(self._index.table.eliminate_duplicates and delivered.node.copied)
+            known = self._arrivals[key] = _Known(delivered, counters, copied, ends)
+        if known.copied is not None:
+            if len(known.copied) >= FLOWS:
+                known.copied.clear()
+            packet = NOTHING + inner
+            known.copied[packet[known.label] + packet[known.behind]] = delivered.first
 
     def _arrived(self, receiver: TunnelReceiver, i: int, size: int, now: float) -> None:
         """The reference decides about packet `i` of the batch; an ordinary decision is remembered for its flow."""
@@ -117,25 +181,9 @@ class Inbound:
         source, control = bytes(receiver.sources[i]), bytes(receiver.controls[i])
         destination, traffic_class = outer_fields(control)
         outer = Arrival(IPv6Address(source), IPv6Address(destination), traffic_class, receiver.inside)
-        verdict = self._decide(outer, data, now)
-        if verdict is None or not is_ordinary(data, TCP_HEADER):
-            return
-        if data[0] == PLAIN_IPV4 and data[:2] != verdict.packet[:2]:  # with a new header checksum in each packet
-            return
-        if len(self._arrivals) >= FLOWS:
-            self._arrivals.clear()
         protocol, addresses, *_ = receiver.places
         key = source + control + data[:2] + bytes(view[protocol]) + bytes(view[addresses])
-        known = self._arrivals.get(key)
-        if known is None:  # but for what is copied, nothing behind the IP header was looked at
-            counters = self._inside.count(verdict.node.home_address, verdict.tunnel.bid)
-            maybe = self._index.table.eliminate_duplicates and verdict.node.copied
-            known = _Known(verdict.tunnel.bid, counters, verdict.packet, {} if maybe else None)
-            self._arrivals[key] = known
-        if known.copied is not None:
-            if len(known.copied) >= FLOWS:
-                known.copied.clear()
-            known.copied[bytes(view[_LABELS[receiver.inside]]) + bytes(view[known.behind])] = verdict.first
+        self._remember(key, data, self._decide(outer, data, now))
 
     def _decide(self, outer: Arrival, inner: bytes, now: float) -> Delivered | None:
         """Deliver or drop as the reference says; what was delivered, or would have been but for a copy before."""
@@ -150,3 +198,15 @@ class Inbound:
         counters.bytes_in += len(verdict.packet)
         counters.packets_first += verdict.first
         return verdict
+
+
+def _flow(inner: bytes) -> bytes:
+    """What a decision about an ordinary packet depends on, but for its length and time to live."""
+    if inner[:1] >= b"\x60":
+        return inner[:2] + inner[6:7] + inner[8:40]
+    return inner[:2] + inner[6:10] + inner[12:20]
+
+
+def _whole(inner: bytes) -> int:
+    """The size that an ordinary packet says it has."""
+    return IPV6_HEADER + (inner[4] << 8 | inner[5]) if inner[0] >> 4 == 6 else inner[2] << 8 | inner[3]

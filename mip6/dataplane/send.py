@@ -17,7 +17,7 @@ from mip6.forwarding import MINIMUM_MTU, Encapsulation, IPAddress, Tunnel, overh
 from mip6.outer import INSIDE, outer_header
 from mip6.pathmtu import MINIMUM_IPV4_MTU
 from mip6.system import log
-from mip6.system.udp import UdpSockets
+from mip6.system.udp import UdpPath, UdpSockets
 from mip6.udp import UdpEnds
 
 _IP_MTU, _IPV6_MTU = 14, 24
@@ -68,15 +68,12 @@ class NativeWay4:
 class UdpWay:
     """Inside UDP, by the socket that signalling has too."""
 
-    __slots__ = ("_ends", "_sockets", "_traffic_class", "counters", "tunnel")
+    __slots__ = ("counters", "send", "tunnel")
 
     def __init__(self, tunnel: Tunnel, packet: bytes, sockets: UdpSockets, counters: TunnelCounters) -> None:
-        self.tunnel, self._sockets, self.counters = tunnel, sockets, counters
-        self._ends = UdpEnds(tunnel.local, tunnel.remote, tunnel.local_port, tunnel.remote_port)
-        self._traffic_class = traffic_class_of(packet)
-
-    def send(self, packet: bytes) -> None:
-        self._sockets.send(self._ends, packet, self._traffic_class)
+        self.tunnel, self.counters = tunnel, counters
+        ends = UdpEnds(tunnel.local, tunnel.remote, tunnel.local_port, tunnel.remote_port)
+        self.send = UdpPath(sockets, ends, traffic_class_of(packet)).send
 
 
 class Senders:

@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from mip6.actions import UdpEndpoint
 from mip6.events import PacketReceived, PathMtuChanged
@@ -23,6 +24,7 @@ from mip6.udp import UdpEnds, is_signalling
 
 DATAGRAMS_PER_TURN = 64  # then the loop sees to its other work
 MAXIMUM_DATAGRAM = 65536
+SENDERS = 65536  # remembered for each socket
 BUFFER = 4 << 20
 _CONTROL_ROOM = 512  # the error queue quotes an address beside the error
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NO_CHECK = 32, 33, 11
@@ -75,19 +77,14 @@ class UdpSockets:
 
     def send(self, ends: UdpEnds, packet: bytes, traffic_class: int = 0) -> None:
         """Send one packet inside UDP; OSError as sendmsg(2), ENOTCONN when no socket is bound to the local end."""
+        UdpPath(self, ends, traffic_class).send(packet)
+
+    def bound(self, ends: UdpEnds) -> socket.socket:
+        """The socket that is bound to the local end; OSError when there is none."""
         sock = self._by_local.get((ends.local, ends.local_port))
         if sock is None:
             raise OSError(errno.ENOTCONN, f"no UDP socket at {ends.local} port {ends.local_port}")
-        control = _traffic_class(ends.local, traffic_class) if traffic_class else []
-        address = str(ends.remote), ends.remote_port
-        try:
-            sock.sendmsg([packet], control, 0, address)
-        except BlockingIOError:
-            raise
-        except OSError:  # it may be about an earlier datagram (ICMP), and is reported once
-            if not self._read_errors(sock, ends.local):
-                raise
-            sock.sendmsg([packet], control, 0, address)
+        return sock
 
     def send_signalling(self, ends: UdpEnds, packet: bytes) -> None:
         """Send a message of the engine; what the kernel refuses is counted and logged."""
@@ -129,7 +126,7 @@ class UdpSockets:
             if endpoint.device is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, endpoint.device.encode())
             sock.bind((str(endpoint.address), endpoint.port))
-            asyncio.get_running_loop().add_reader(sock, self._readable, sock, endpoint)
+            asyncio.get_running_loop().add_reader(sock, self._readable, sock, endpoint, {})
         except OSError:
             sock.close()
             raise
@@ -144,18 +141,24 @@ class UdpSockets:
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
-    def _readable(self, sock: socket.socket, endpoint: UdpEndpoint) -> None:
+    def _readable(self, sock: socket.socket, endpoint: UdpEndpoint, senders: dict[Any, UdpEnds]) -> None:
+        """Read a batch. `senders` are the ends by socket address, as far as they have been met."""
         for _ in range(DATAGRAMS_PER_TURN):
             try:
                 inner, control, _, source = sock.recvmsg(MAXIMUM_DATAGRAM, _CONTROL_ROOM)
             except BlockingIOError:
-                self._read_errors(sock, endpoint.address)
+                self.read_errors(sock, endpoint.address)
                 return
             except OSError:
-                if self._read_errors(sock, endpoint.address):
+                if self.read_errors(sock, endpoint.address):
                     continue
                 raise
-            ends = UdpEnds(endpoint.address, ip_address(source[0].partition("%")[0]), endpoint.port, source[1])
+            ends = senders.get(source)
+            if ends is None:
+                if len(senders) >= SENDERS:
+                    senders.clear()
+                remote = ip_address(source[0].partition("%")[0])
+                ends = senders[source] = UdpEnds(endpoint.address, remote, endpoint.port, source[1])
             if is_signalling(inner, self._own):
                 self._on_signalling(PacketReceived(inner, endpoint.device or "", outer=ends))
             elif self.on_data is not None:
@@ -165,7 +168,7 @@ class UdpSockets:
             if sock.fileno() < 0:  # closed by what a receiver did
                 return
 
-    def _read_errors(self, sock: socket.socket, local: IPAddress) -> bool:
+    def read_errors(self, sock: socket.socket, local: IPAddress) -> bool:
         """Empty the error queue: path MTUs are reported, the rest counted. Whether there was anything."""
         found = False
         while True:
@@ -183,6 +186,30 @@ class UdpSockets:
                     self._on_path_mtu(PathMtuChanged(local, remote, info))
                 else:
                     self.counts[f"udp_{errno.errorcode.get(number, 'unknown').lower()}"] += 1
+
+
+class UdpPath:
+    """Datagrams of one traffic class to one far end, many times."""
+
+    def __init__(self, sockets: UdpSockets, ends: UdpEnds, traffic_class: int) -> None:
+        self._sockets, self._ends = sockets, ends
+        self._control = _traffic_class(ends.local, traffic_class) if traffic_class else []
+        self._address = str(ends.remote), ends.remote_port
+        self._socket: socket.socket | None = None
+
+    def send(self, packet: bytes) -> None:
+        """Send one packet; OSError as `UdpSockets.send`."""
+        sock = self._socket
+        if sock is None or sock.fileno() < 0:  # the endpoints may have changed
+            sock = self._socket = self._sockets.bound(self._ends)
+        try:
+            sock.sendmsg([packet], self._control, 0, self._address)
+        except BlockingIOError:
+            raise
+        except OSError:  # it may be about an earlier datagram (ICMP), and is reported once
+            if not self._sockets.read_errors(sock, self._ends.local):
+                raise
+            sock.sendmsg([packet], self._control, 0, self._address)
 
 
 def _traffic_class(local: IPAddress, value: int) -> list[tuple[int, int, bytes]]:
