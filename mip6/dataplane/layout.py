@@ -6,7 +6,7 @@ What the programs cannot do is marked, and they leave such packets to userspace.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -44,7 +44,7 @@ SIZES = {  # key and value of each map
 _FAMILY_BITS = 32
 _SPI, _FLOW_LABEL, _SOURCE, _DESTINATION, _PORTS = 1, 2, 4, 8, 16
 _SEND, _DROP, _USERSPACE = 0, 1, 2
-_RAW, _UDP = 1, 2
+_RAW, _OTHER, _AWAY = 1, 2, 4
 _UINT32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
@@ -85,9 +85,14 @@ def handled(tunnel: Tunnel) -> bool:
 
 
 def pack_tunnel(tunnel: Tunnel, device: Device | None, counter: int, serial: int) -> bytes:
-    """The value in `tunnels`. `expires` is there in nanoseconds of CLOCK_BOOTTIME, 0: never."""
+    """The value in `tunnels`. `device` is the one it names, None if it names none or it is gone. `expires` is there in
+    nanoseconds of CLOCK_BOOTTIME, 0: never."""
     expires = 0 if tunnel.expires is None else max(int(tunnel.expires * 1e9), 1)
-    udp = tunnel.encapsulation is Encapsulation.UDP
+    flags = 0 if handled(tunnel) else _OTHER | _AWAY
+    if device is not None and device.raw:
+        flags |= _RAW
+    if device is None and tunnel.device is not None:
+        flags |= _AWAY
     return TUNNEL.pack(
         address(tunnel.local),
         address(tunnel.remote),
@@ -99,7 +104,7 @@ def pack_tunnel(tunnel: Tunnel, device: Device | None, counter: int, serial: int
         tunnel.bid,
         tunnel.local_port,
         tunnel.remote_port,
-        (_RAW if device and device.raw else 0) | (_UDP if udp else 0),
+        flags,
     )
 
 
@@ -185,15 +190,13 @@ class Sending:
     copied: list[bytes]
 
 
-def pack_sending(node: Node, device: Callable[[str], Device | None]) -> Sending:
-    """`device` finds a device by name, None when there is none. A node that the programs cannot serve is marked."""
+def pack_sending(node: Node) -> Sending:
+    """A node that has more tunnels or rules than the programs have room for is marked."""
     usable = tuple(tunnel.bid if tunnel.usable else None for tunnel in node.tunnels)
-    reachable = all(one.device is None or device(one.device) for one in node.tunnels if one.usable)
-    known = all(handled(one) for one in node.tunnels if one.usable)
     copied = pack_rules(tuple(FlowRule(0, 0, selector, drop=True) for selector in node.copied), ())
     if len(copied) > MAX_CHUNKS:  # everything may be
         copied = pack_rules((FlowRule(0, 0, IPv6Selector(), drop=True), FlowRule(0, 0, IPv4Selector(), drop=True)), ())
-    if reachable and known and len(usable) <= MAX_TUNNELS:
+    if len(usable) <= MAX_TUNNELS:
         rules = pack_rules(node.rules, usable)
         if len(rules) <= MAX_CHUNKS:
             first = next((slot for slot, bid in enumerate(usable) if bid is not None), NO_SLOT)

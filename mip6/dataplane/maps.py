@@ -252,7 +252,7 @@ class FastPathMaps:
 
     def _write(self, node: Node, old: _Written | None, new: dict[str, dict[bytes, bytes]]) -> _Written:
         """Find room for a node and add what it needs to `new`; the tunnels of `old` do as they are."""
-        home, sending = node.home_address, layout.pack_sending(node, self._device)
+        home, sending = node.home_address, layout.pack_sending(node)
         count = min(len(node.tunnels), layout.MAX_TUNNELS)
         if old is None:
             start = self._take("tunnels", count)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mip6.dataplane.layout import NUMBER, Device, pack_sending
+from mip6.dataplane.layout import NUMBER, handled, pack_sending
 from mip6.dataplane.libbpf import Object
 from mip6.dataplane.maps import Devices, FastPathMaps
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
@@ -107,16 +107,22 @@ def wanted_out(table: ForwardingTable, packet: bytes) -> Outcome:
         node = Plain(table).owner(parsed.source if table.end is End.MOBILE_NODE else parsed.destination)
         assert node is not None
         unclear = parsed.fragment is not None or _extensions(packet) > MAX_EXTENSIONS
-        if unclear and pack_sending(node, lambda _: Device(1, False)).rules:
+        if unclear and pack_sending(node).rules:
             return Outcome.passed(packet)  # the rule may be that of the first fragment; nothing is known of the ports
     if isinstance(verdict, Dropped):
-        used_up = verdict.reason is DropReason.LOOP and parsed is not None and parsed.hop_limit == 0
-        answered = verdict.reason in ANSWERED or used_up
+        answered = verdict.reason in ANSWERED or (verdict.reason is DropReason.LOOP and _unclear(table, packet))
         return Outcome.passed(packet) if answered else Outcome(SHOT, packet, (verdict.reason,))
-    if verdict.flow is not None or any(len(copy.packets) > 1 for copy in verdict.copies):
-        return Outcome.passed(packet)  # shared; in outer fragments
+    others = any(len(copy.packets) > 1 or not handled(copy.tunnel) for copy in verdict.copies)
+    if verdict.flow is not None or others:
+        return Outcome.passed(packet)  # shared; in outer fragments, over IPv4 or in UDP
     failed = (DropReason.SEND_FAILED,) * (len(verdict.copies) - 1)
     return Outcome(REDIRECTED, verdict.copies[-1].packets[0], failed)
+
+
+def _unclear(table: ForwardingTable, packet: bytes) -> bool:
+    """Whether a packet of a loop has another trait that userspace is asked about first."""
+    others = any(not handled(tunnel) for node in table.nodes.values() for tunnel in node.tunnels)
+    return others or packet[7] == 0
 
 
 def _extensions(packet: bytes) -> int:
@@ -146,7 +152,7 @@ def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes) -> Outcome:
     whole = outer_packet(outer, inner)
     if isinstance(verdict, Delivered) and table.eliminate_duplicates:
         unclear = _extensions(inner) > MAX_EXTENSIONS or _is_fragment(inner)
-        if verdict.first or (unclear and pack_sending(verdict.node, lambda _: Device(1, False)).copied):
+        if verdict.first or (unclear and pack_sending(verdict.node).copied):
             return Outcome.passed(whole)  # perhaps a duplicate
     if isinstance(verdict, Delivered):
         return Outcome(OK, verdict.packet)

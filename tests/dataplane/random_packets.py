@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 from typing import Any
 
-from mip6.forwarding import End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
+from mip6.forwarding import Encapsulation, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.numbers import Protocol
 from mip6.selectors import IPv4Selector, IPv6Selector, TrafficSelector, UnknownSelector
 from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER, PEER4, WLAN
@@ -57,7 +57,9 @@ def _tunnels(random: Random, end: End) -> tuple[Tunnel, ...]:
     for bid in random.sample(range(1, 20), random.choice([0, 1, 1, 2, 2, 3, 16])):
         ends = (AGENT, random.choice(CARE_OF))
         local, remote = ends if end is End.HOME_AGENT else ends[::-1]
-        found.append(Tunnel(bid, local, remote, random.choice([1240, 1280, 1400]), "eth0", random.random() < 0.7))
+        mtu, usable = random.choice([1240, 1280, 1400]), random.random() < 0.7
+        kind = Encapsulation.UDP if random.random() < 0.1 else Encapsulation.NATIVE
+        found.append(Tunnel(bid, local, remote, mtu, "eth0", usable, kind))
     return tuple(found)
 
 

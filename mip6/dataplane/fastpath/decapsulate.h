@@ -56,7 +56,7 @@ static __always_inline struct tunnel *tunnel_between(const struct owner *owner, 
 			break;
 		tunnel = bpf_map_lookup_elem(&tunnels, &index);
 		if (tunnel && same(&tunnel->remote, &ends->remote) && same(&tunnel->local, &ends->local) &&
-		    !(tunnel->flags & TUNNEL_UDP))
+		    !(tunnel->flags & TUNNEL_OTHER))
 			return tunnel;
 	}
 	return NULL;

@@ -177,6 +177,8 @@ static __always_inline int send_copy(struct __sk_buff *skb, struct state *state)
 /* Whether a packet may go through a tunnel: TC_ACT_OK, or what becomes of it otherwise. */
 static __always_inline int admit(const struct packet *packet, __u32 size, const struct tunnel *tunnel, bool shortcut)
 {
+	if (tunnel->flags & TUNNEL_AWAY)
+		return TC_ACT_UNSPEC;
 	if (packet->family == 6 && same(&packet->source, &tunnel->local) && same(&packet->destination, &tunnel->remote))
 		return refuse(shortcut, LOOP); /* RFC 2473 section 4.1.2 */
 	if (!size || size > tunnel->mtu) /* to be answered, or to be sent in fragments */

@@ -82,8 +82,9 @@ struct chunk_key {
 };
 
 enum {
-	TUNNEL_RAW = 1, /* its device has no link-layer header */
-	TUNNEL_UDP = 2,
+	TUNNEL_RAW = 1,   /* its device has no link-layer header */
+	TUNNEL_OTHER = 2, /* over IPv4 or in UDP: userspace receives its packets */
+	TUNNEL_AWAY = 4,  /* userspace sends over it */
 };
 
 struct tunnel {
