@@ -56,7 +56,7 @@ class Binding:
 class FlowBinding:
     """A flow binding entry (RFC 6089 §4.3). It is active while one of `bids` is bound.
 
-    `weights`, one for each of `bids`, `balance` and `drop` came by `mip6.flowextension`.
+    `weights`, one for each of `bids`, and `drop` came by `mip6.flowextension`.
     """
 
     fid: int
@@ -64,7 +64,6 @@ class FlowBinding:
     selector: TrafficSelector
     bids: tuple[int, ...]
     weights: tuple[int, ...] = ()
-    balance: bool = False
     drop: bool = False
 
     def rule(self, usable: Container[int]) -> FlowRule:
@@ -75,7 +74,7 @@ class FlowBinding:
 
     def to_record(self) -> list[Any]:
         """JSON form; the last member only with an extension."""
-        extension = {"weights": list(self.weights), "balance": self.balance, "drop": self.drop}
+        extension = {"weights": list(self.weights), "drop": self.drop}
         base = [self.fid, self.priority, encode_selector(self.selector).hex(), list(self.bids)]
         return [*base, extension] if self.weights or self.drop else base
 
@@ -162,7 +161,6 @@ def from_record(home_address: IPv6Address, record: Mapping[str, Any], offset: fl
                 decode_selector(octets, 0, len(octets)),
                 tuple(bids),
                 tuple(extension.get("weights", ())),
-                bool(extension.get("balance", False)),
                 bool(extension.get("drop", False)),
             )
         )

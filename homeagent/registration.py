@@ -306,7 +306,7 @@ def _extended(flow: FlowBinding, extension: FlowExtension) -> FlowBinding:
     if not extension.shares:
         return replace(flow, drop=extension.drop)
     bids, weights = zip(*extension.shares, strict=True)
-    return replace(flow, bids=bids, weights=weights, balance=extension.balance, drop=extension.drop)
+    return replace(flow, bids=bids, weights=weights, drop=extension.drop)
 
 
 def _flow(option: FlowIdentification, before: FlowBinding | None, bids: set[int]) -> FlowBinding | FlowStatus:

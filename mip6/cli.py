@@ -16,6 +16,7 @@ COMMANDS = {
     "explain": ("mip6.explaincommand", "say which rule a packet meets and which links it takes, and why"),
     "flow": ("mip6.flowcommand", "change the flow rules of a running mobile node, at both ends"),
     "replay": ("mip6.replay", "give a recorded run to a fresh engine and compare"),
+    "reload": ("mip6.reloadcommand", "make a running mobile node read the rules of its file again"),
     "revoke": ("mip6.revoke", "end bindings of a mobile node at the home agent"),
     "cleanup": ("mip6.cleanup", "remove what an agent that no longer runs has left in the kernel"),
 }

@@ -30,21 +30,19 @@ class SubType(IntEnum):
 class FlowFlag(IntFlag):
     """Flags of sub-type FLOW."""
 
-    BALANCE = 0x80
-    DROP = 0x40
+    DROP = 0x80
 
 
 @dataclass(frozen=True, slots=True)
 class FlowExtension:
     """What a Binding Update says of flow `fid` beyond RFC 6089.
 
-    `shares` are (BID, weight), instead of the BIDs of the binding reference; none: those stand. `balance`: the weights
-    are the capacities, each end follows its own measurement. `drop`: discard while none of the BIDs is bound.
+    `shares` are (BID, weight), instead of the BIDs of the binding reference; none: those stand. `drop`: discard while
+    none of the BIDs is bound.
     """
 
     fid: int
     shares: tuple[tuple[int, int], ...] = ()
-    balance: bool = False
     drop: bool = False
 
 
@@ -52,7 +50,7 @@ def encode_flow(enterprise: int, flow: FlowExtension) -> VendorSpecific:
     """The option of one flow. ValueError when it has too many shares, or a number does not fit."""
     if len(flow.shares) > MOST_SHARES:
         raise ValueError(f"flow {flow.fid}: {len(flow.shares)} shares do not fit into an option")
-    flags = (FlowFlag.BALANCE if flow.balance else 0) | (FlowFlag.DROP if flow.drop else 0)
+    flags = FlowFlag.DROP if flow.drop else 0
     data = flow.fid.to_bytes(2, "big") + bytes((flags, len(flow.shares)))
     for bid, weight in flow.shares:
         data += bid.to_bytes(2, "big") + weight.to_bytes(2, "big")
@@ -86,7 +84,7 @@ def flow_extensions(options: Iterable[Option], enterprise: int) -> dict[int, Flo
         if 0 in bids or len(set(bids)) != len(bids) or (shares and not any(weight for _, weight in shares)):
             continue
         fid = int.from_bytes(data[:2], "big")
-        found[fid] = FlowExtension(fid, shares, bool(data[2] & FlowFlag.BALANCE), bool(data[2] & FlowFlag.DROP))
+        found[fid] = FlowExtension(fid, shares, bool(data[2] & FlowFlag.DROP))
     return found
 
 

@@ -40,7 +40,7 @@ class Binding:
 class FlowBinding:
     """One flow binding as a Flow Identification option states it (RFC 6089 §4.2).
 
-    `weights`, one for each of `bids`, `balance` and `drop` are what `mip6.flowextension` adds to it.
+    `weights`, one for each of `bids`, and `drop` are what `mip6.flowextension` adds to it.
     """
 
     fid: int
@@ -48,7 +48,6 @@ class FlowBinding:
     selector: TrafficSelector
     bids: tuple[int, ...]
     weights: tuple[int, ...] = ()
-    balance: bool = False
     drop: bool = False
 
     def reference(self) -> tuple[int, ...]:
@@ -60,7 +59,7 @@ class FlowBinding:
         if not self.weights and not self.drop:
             return None
         shares = tuple(zip(self.bids, self.weights, strict=True)) if self.weights else ()
-        return FlowExtension(self.fid, shares, self.balance, self.drop)
+        return FlowExtension(self.fid, shares, self.drop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ class MobileNodeTable(config.Table):
 class Configuration:
     """A file as the engine takes it, and its rules as they may be changed."""
 
+    path: Path
     settings: MobileNodeSettings
     rules: LiveRules
 
@@ -175,7 +176,7 @@ def read(path: Path) -> Configuration:
         paths=paths,
     )
     live = LiveRules.of_file(layers, data.get("flow", []), [table for _, table in rules])
-    return Configuration(settings, live)
+    return Configuration(path, settings, live)
 
 
 def _check_links(mistakes: Mistakes, links: list[tuple[str, LinkTable]], device: str | None) -> None:

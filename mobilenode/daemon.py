@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
@@ -41,9 +43,11 @@ async def run(configuration: Configuration) -> None:
         zero_checksum=settings.udp_zero_checksum,
         prober=prober(settings) if settings.paths.probe else None,
     )
-    Operator(shell, engine, configuration.rules)
+    operator = Operator(shell, engine, configuration)
     try:
         async with shell:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, lambda: shell.spawn(operator.reload()))
             await shell.serve()
     finally:
         if recorder is not None:

@@ -50,8 +50,7 @@ class ResolvedFlow:
         flow, picked = self.settings, self.picked
         choice = flow.down
         drop = choice.last_resort is LastResort.DROP
-        balance = choice.balance and bool(picked.weights)
-        return FlowBinding(flow.fid, flow.priority, flow.selector, picked.bids, picked.weights, balance, drop)
+        return FlowBinding(flow.fid, flow.priority, flow.selector, picked.bids, picked.weights, drop)
 
 
 def links_of(usable: Iterable[CareOfAddress]) -> dict[str, int]:

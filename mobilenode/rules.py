@@ -139,18 +139,11 @@ class ChoiceTable(config.Table):
     via: list[LinkName] = Field(default_factory=list)
     copy_: list[LinkName] = Field(default_factory=list, alias="copy")
     share: Shares | None = None
-    balance: config.Boolean = False
     last_resort: Annotated[str, config.choice(*LastResort)] = LastResort.DEFAULT
 
     def ways(self) -> list[str]:
         """Which of the ways are used."""
         return [name for name in ("via", "copy_", "share") if getattr(self, name)]
-
-    @model_validator(mode="after")
-    def _only_shares_are_balanced(self) -> ChoiceTable:
-        if self.balance and not (self.share or getattr(self, "members", None)):
-            raise ValueError("expected share = [...] where balance is true")
-        return self
 
 
 class PolicyTable(ChoiceTable):
@@ -313,8 +306,7 @@ class Layers:
                 mistakes.add(f"{key}.members[{index}].link", f"{member.link} stands twice with this preference")
             tiers[member.preference][member.link] = member.weight
         members = tuple(tier for _, one in sorted(tiers.items()) if (tier := self._tier(one)))
-        balance = table.balance or table.share == {"any": None}
-        return Choice(members, balance=balance, last_resort=resort)
+        return Choice(members, last_resort=resort)
 
     def _tier(self, shares: Mapping[str, int | None]) -> tuple[Member, ...]:
         """Without any weights they are the links' rates in Mbit/s, if all of these are known; else 1 each."""

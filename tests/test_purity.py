@@ -22,6 +22,7 @@ SHELLS = {
         "flowcommand.py",
         "replay.py",
         "explaincommand.py",
+        "reloadcommand.py",
         "config.py",
         "configfile.py",
     },

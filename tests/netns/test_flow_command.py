@@ -126,3 +126,29 @@ def test_a_wrong_rule_is_refused_and_nothing_changes(car: Car, words: tuple[str,
     said = command(car, *words, status=1)
     assert said.startswith("mip6 flow: nothing was changed: ") and error in said
     assert car.mobile()["flows"] == before
+
+
+def reload(car: Car, status: int) -> str:
+    node = car["mr"]
+    line = node.command(sys.executable, "-m", "mip6.cli", "reload", "--control", node.control("mobilenode"))
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status, done
+    return done.stdout + done.stderr
+
+
+def test_the_file_is_read_again_and_a_wrong_one_changes_nothing(car: Car) -> None:
+    [file] = car["mr"].directory.glob("mobilenode*.toml")
+    right = file.read_text()
+    try:
+        file.write_text(right + '\n[[flow]]\nname = "mail"\napp = "mial"\nvia = ["wlan0"]\n')
+        assert "flow[1].app: expected one of voip, video, web" in reload(car, 1)
+        file.write_text(right.replace("bid = 2", "bid = 3"))
+        assert "links: changed, which needs a restart" in reload(car, 1)
+        assert [one["fid"] for one in car.home()["nodes"][0]["flows"]] == [10]
+        file.write_text(right + '\n[[flow]]\nname = "dns"\nprotocol = "udp"\nsource_port = 53\nvia = ["wlan0"]\n')
+        assert "the rules of the file hold" in reload(car, 0)
+        assert [one["fid"] for one in car.home()["nodes"][0]["flows"]] == [10, 20]
+    finally:
+        file.write_text(right)
+        reload(car, 0)
+    assert [one["fid"] for one in car.home()["nodes"][0]["flows"]] == [10]

@@ -70,7 +70,7 @@ def test_a_packet_inside_udp_survives_the_file() -> None:
 
 def test_rules_of_an_operator_survive_the_file() -> None:
     schedule = Schedule(time(22), time(6, 30), frozenset({5, 6}))
-    down = Choice(((Member("wlan0", 3), Member("wwan0")),), balance=True, last_resort=LastResort.DROP)
+    down = Choice(((Member("wlan0", 3), Member("wwan0")),), last_resort=LastResort.DROP)
     rules = (
         FlowSettings(10, 10, "calls", IPv6Selector(source_port=(5000, 5010)), down, None, schedule),
         FlowSettings(20, 20, "four", IPv4Selector(protocol=(17, 17)), Choice()),
