@@ -125,6 +125,25 @@ class PathChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkCounted:
+    """The octets that a metered link has carried both ways since it exists, as the kernel counts them."""
+
+    name: str
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRestored:
+    """What an earlier run knew of a metered link: since when (seconds since 1970) it has carried `used` octets, and the
+    kernel's count then."""
+
+    name: str
+    begun: float
+    used: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorRequest:
     """A command of the control socket that changes something. With a `number` it is answered by `actions.Answer`."""
 
@@ -147,6 +166,8 @@ Event = (
     | PathMtuChanged
     | RouterAdvertised
     | PathChanged
+    | LinkCounted
+    | VolumeRestored
     | OperatorRequest
     | ShuttingDown
 )

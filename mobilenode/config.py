@@ -69,6 +69,7 @@ class MobileNodeTable(config.Table):
     control: config.SocketPath = "/run/mip6/mobilenode.sock"
     replay: config.Replay = "timestamp"
     insecure: config.Boolean = False
+    state: config.FilePath = "/var/lib/mip6/mobilenode.json"
     enterprise: config.Enterprise = DEFAULT_ENTERPRISE
     timezone: Annotated[tzinfo, config.Expected('a time zone like "Europe/Berlin"', _zone)] | None = None
     log: config.LogLevel = "info"

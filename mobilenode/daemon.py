@@ -1,4 +1,4 @@
-"""The mobile node as a process: engine and shell joined. It keeps nothing on disk."""
+"""The mobile node as a process: engine and shell joined. It keeps nothing on disk but the volumes of metered links."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mobilenode.config import Configuration
 from mobilenode.engine import MobileNode
 from mobilenode.operator import Operator
 from mobilenode.settings import MobileNodeSettings
+from mobilenode.volumestore import VolumeStore
 
 ETHERNET_MTU = 1500  # octets; links with more gain nothing, as the path to the home agent seldom carries it
 
@@ -48,6 +49,9 @@ async def run(configuration: Configuration) -> None:
         async with shell:
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, lambda: shell.spawn(operator.reload()))
+            if metered := [link.name for link in settings.links if link.volume is not None]:
+                store = VolumeStore(Path(settings.state), metered, lambda: engine.volumes.found)
+                shell.spawn(store.run(shell.handle))
             await shell.serve()
     finally:
         if recorder is not None:

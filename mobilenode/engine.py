@@ -36,6 +36,7 @@ from mobilenode.reasons import explain_here
 from mobilenode.reception import Reception
 from mobilenode.registration import Registration
 from mobilenode.settings import MobileNodeSettings
+from mobilenode.volumes import Volume, Volumes
 
 if TYPE_CHECKING:
     from random import Random
@@ -56,6 +57,8 @@ class MobileNode:
         self._agents = HomeAgents(settings, self._registration, random)
         self._prefixes = PrefixDiscovery(settings, self._registration, random)
         self._flow_changes = FlowChanges(settings, self._registration)
+        self.volumes = Volumes(settings.links, settings.zone)
+        self._month: float | None = None
         self._counts: Counter[str] = Counter()
         self._reception = Reception(settings, self._registration, self._agents, self._prefixes, self._counts)
         self._links: tuple[events.LinkState, ...] = ()
@@ -85,6 +88,10 @@ class MobileNode:
                 self._set_clock(offset)
             case events.PathMtuChanged(local, remote, mtu):
                 actions += self._path_mtu(local, remote, mtu, now)
+            case events.LinkCounted(name, octets):
+                self.volumes.count({name: octets}, self._wall(now))
+            case events.VolumeRestored(name, begun, used, octets):
+                self.volumes.restore({**self.volumes.found, name: Volume(begun, used, octets)})
             case events.OperatorRequest("flows", {"rules": tuple() as rules, "limit": float() as limit}, number):
                 self._flow_changes.propose(number, rules, limit, now)
             case events.PathChanged(_, bid, path_state):
@@ -97,6 +104,7 @@ class MobileNode:
                 pass  # TimerExpired: the clock alone; a mobile node asks for no duplicate address detection
         self._path_mtus = {local: one for local, one in self._path_mtus.items() if now < one[1]}
         self._flow_changes.update(now)
+        actions += self._turn_volumes(now)
         actions += self._choose_ways(now)
         if self._goodbye is None or now < self._goodbye:
             before = self._registration.home_agent
@@ -129,6 +137,8 @@ class MobileNode:
             found.append((self._goodbye, "shutdown"))
         else:
             found += self._agents.deadlines() + self._prefixes.deadlines() + self._flow_changes.deadlines()
+        if self._month is not None:
+            found.append((self._month, "a new month"))
         return min(found, default=None)
 
     def forwarding_table(self) -> ForwardingTable:
@@ -143,6 +153,22 @@ class MobileNode:
         """What `mip6 status` shows, counters of the data plane aside."""
         status = views.status(self.settings, self._registration, dict(self._counts), now)
         return status | {"home_agents": [str(one) for one in self._agents.known]}
+
+    def _wall(self, now: float) -> float:
+        return round(now + self._registration.wall_offset, 3)
+
+    def _turn_volumes(self, now: float) -> list[Action]:
+        """Which links are a last resort now, as their monthly volume is used up."""
+        wall = self._wall(now)
+        self.volumes.turn(wall)
+        before, spent = self._registration.spent, self.volumes.spent()
+        self._registration.spent = spent
+        month = self.volumes.next_change(wall)
+        self._month = None if month is None else month - self._registration.wall_offset
+        return [
+            *(Report("monthly volume used up", "warning", {"link": name}) for name in sorted(spent - before)),
+            *(Report("monthly volume available again", fields={"link": name}) for name in sorted(before - spent)),
+        ]
 
     def _advance(self, now: float) -> list[Action]:
         sent = self._registration.advance(now)

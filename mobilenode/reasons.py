@@ -104,5 +104,6 @@ def _unused(settings: MobileNodeSettings, state: Registration) -> dict[int, str]
         elif one.bid not in sending:
             found[one.bid] = "not yet acknowledged by the home agent"
         elif one.bid not in in_use:
-            found[one.bid] = f"its path is {state.paths[one.bid]}"
+            spent = one.link in state.spent
+            found[one.bid] = "its monthly volume is used up" if spent else f"its path is {state.paths[one.bid]}"
     return found

@@ -8,7 +8,7 @@ when there is none. So nothing has to remember why an update is needed, and the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # t
 
 
 # not of the home agent
-OF_THE_MOBILE_NODE = ("access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "send_times")
+OF_THE_MOBILE_NODE = ("access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "spent", "send_times")
 
 
 @dataclass(slots=True)
@@ -98,6 +98,7 @@ class Registration:
     due: float | None = None
     flows: tuple[FlowSettings, ...] = ()  # what the home agent is to hold; `flowchange` keeps both
     rules: tuple[FlowSettings, ...] = ()  # what this end does
+    spent: frozenset[str] = frozenset()  # links whose monthly volume is used up: a last resort
     send_times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_UPDATE_RATE))
 
     @classmethod
@@ -134,7 +135,7 @@ class Registration:
         if self.mode is Mode.PLAIN:
             ranked = [replace(one, bid=PLAIN) for one in ranked if self.sends(one)][:1]
         ranked = [one for one in ranked if not self._is_refused(one)]
-        good = best((one.bid for one in ranked), self.paths)
+        good = self._good(ranked)
         last = [replace(one, priority=LOWEST_PRIORITY) for one in ranked if one.bid not in good]
         return tuple([one for one in ranked if one.bid in good] + last)
 
@@ -142,10 +143,15 @@ class Registration:
         """Whether anything may be sent over its link, which may be receive-only."""
         return not any(link.receive_only for link in self.settings.links if link.name == one.link)
 
+    def _good(self, among: Sequence[CareOfAddress]) -> frozenset[int]:
+        """The BIDs to use: of the best paths, those whose link's monthly volume is not used up, if there are any."""
+        good = best((one.bid for one in among), self.paths)
+        return frozenset(one.bid for one in among if one.bid in good and one.link not in self.spent) or good
+
     def in_use(self, among: Iterable[CareOfAddress] | None = None) -> tuple[CareOfAddress, ...]:
         """Those (of `among`) that flows are given to: the ones whose paths are not held back."""
         found = tuple(self.active() if among is None else among)
-        good = best((one.bid for one in found), self.paths)
+        good = self._good(found)
         return tuple(one for one in found if one.bid in good)
 
     def binding(self, one: CareOfAddress) -> Binding:
@@ -306,7 +312,7 @@ class Registration:
 
     def _nth(self, tries: int, *, in_udp: bool) -> Source | None:
         fit = [one for one in self.care_of if one.signals_in_udp == in_udp and self.sends(one)]
-        good = best((one.bid for one in fit), self.paths)
+        good = self._good(fit)
         links = sorted(fit, key=lambda one: (one.link != self.asked_link, one.bid not in good, one.priority, one.bid))
         return links[tries % len(links)].source() if links else None
 

@@ -155,6 +155,7 @@ class MobileNodeSettings:
     links: tuple[LinkSettings, ...] = ()
     flows: tuple[FlowSettings, ...] = ()
     zone: tzinfo = UTC
+    state: str = "/var/lib/mip6/mobilenode.json"
     enterprise: int = DEFAULT_ENTERPRISE
     eliminate_duplicates: bool = True
     home_agents_ipv4: tuple[IPv4Address, ...] = ()

@@ -27,7 +27,16 @@ SHELLS = {
         "configfile.py",
     },
     "homeagent": {"daemon.py", "store.py", "config.py", "__main__.py"},
-    "mobilenode": {"daemon.py", "store.py", "config.py", "rules.py", "liverules.py", "operator.py", "__main__.py"},
+    "mobilenode": {
+        "daemon.py",
+        "store.py",
+        "config.py",
+        "rules.py",
+        "liverules.py",
+        "volumestore.py",
+        "operator.py",
+        "__main__.py",
+    },
 }
 
 

@@ -1,0 +1,79 @@
+"""The volumes of metered links in the world: the kernel's counts go in, what was used up this month is kept on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mip6.events import Event, LinkCounted, VolumeRestored
+from mip6.system import log
+from mobilenode.volumes import Volume
+
+INTERVAL = 10.0  # seconds between looks, and so the longest use that a crash can forget
+STATISTICS = Path("/sys/class/net")
+
+
+class VolumeStore:
+    """The file `path`, written whole and renamed into place, so that it is never half there."""
+
+    def __init__(self, path: Path, links: Iterable[str], found: Callable[[], dict[str, Volume]]) -> None:
+        self._path, self._links, self._found = path, tuple(links), found
+        self._written = ""
+
+    async def run(self, handle: Callable[[Event], None]) -> None:
+        """Restore, then count until cancelled."""
+        for event in self.read():
+            handle(event)
+        while True:
+            for name in self._links:
+                octets = carried(name)
+                if octets is not None:
+                    handle(LinkCounted(name, octets))
+            self.write()
+            await asyncio.sleep(INTERVAL)
+
+    def read(self) -> list[VolumeRestored]:
+        """What was kept; nothing, and a line in the log, when it cannot be read."""
+        try:
+            kept = json.loads(self._path.read_text())
+            return [
+                VolumeRestored(str(name), float(one["begun"]), int(one["used"]), int(one["counter"]))
+                for name, one in kept.items()
+            ]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.event("volumes_unreadable", "error", file=self._path, error=repr(error))
+            return []
+
+    def write(self) -> None:
+        """Keep the volumes, if they have changed."""
+        volumes = {
+            name: {"begun": one.begun, "used": one.used, "counter": one.counter} for name, one in self._found().items()
+        }
+        text = json.dumps(volumes)
+        if text == self._written:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._path.with_name(self._path.name + ".part")
+            with part.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path)
+            self._written = text
+        except OSError as error:  # tried again at the next look
+            log.event("volumes_not_written", "error", file=self._path, error=str(error))
+
+
+def carried(name: str) -> int | None:
+    """The octets that a link has carried both ways since it exists; None while it does not."""
+    try:
+        counts = [int((STATISTICS / name / "statistics" / one).read_text()) for one in ("rx_bytes", "tx_bytes")]
+    except OSError:
+        return None
+    return sum(counts)
