@@ -30,6 +30,7 @@ from mip6.dataplane.interface import Counters, TunnelCounters
 from mip6.dataplane.layout import CHUNK_KEY, NUMBER, OWNER, TUNNEL
 from mip6.dataplane.libbpf import LibbpfError, Map, Object
 from mip6.dataplane.ranges import Full, Ranges
+from mip6.dataplane.touched import Touched
 from mip6.forwarding import DropReason, End, ForwardingTable, Node
 from mip6.system.interfaces import has_link_header, interface_index
 
@@ -39,7 +40,6 @@ PROGRAMS = ("encap_egress", "encap_ingress", "encap_raw", "decap_ingress", "deca
 _NODES_AT_ONCE = 2048  # of a table that is taken over; what they replace stays until no program uses it
 _RETIRED = 8192  # old things that may wait for that
 _ZERO = NUMBER.pack(0)
-_ONE = NUMBER.pack(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class FastPathMaps:
         self.maps["settings"].update(_ZERO, value)
 
     def _set_agent(self, agent: list[bytes]) -> None:
-        touched = _Touched(self._uses)
+        touched = Touched(self._uses)
         touched.use("locals", agent, self._agent)
         touched.write(self.maps)
         touched.remove(self.maps)
@@ -222,10 +222,10 @@ class FastPathMaps:
 
     def _change(self, changes: Iterable[_Change]) -> None:
         """Write what is new, then let the owner entries point to it, then remove what is old."""
-        if len(self._retired) > _RETIRED:
+        if len(self._retired) > min(_RETIRED, self.maps["rules"].max_entries // 4):
             self._reclaim()
         new: dict[str, dict[bytes, bytes]] = {name: {} for name in ("counts", "tunnels", "rules")}
-        touched, prefixes, replaced = _Touched(self._uses), set(), []
+        touched, prefixes, replaced = Touched(self._uses), set(), []
         for home, before, after in changes:
             old = self._written.pop(home, None)
             same = before is not None and after is not None and before.tunnels == after.tunnels
@@ -243,7 +243,7 @@ class FastPathMaps:
                 for bid in {tunnel.bid for tunnel in was} - {tunnel.bid for tunnel in now}:
                     self._retired.counters.append(self._counters.pop((home, bid)))
         for name, entries in new.items():
-            self.maps[name].update_batch(list(entries), list(entries.values()))
+            self._insert(name, list(entries), list(entries.values()))
         touched.write(self.maps)
         self._write_owners(prefixes)
         touched.remove(self.maps)
@@ -318,6 +318,16 @@ class FastPathMaps:
                 self._reclaim()
         raise LibbpfError(f"map {name}: no room for {count} more", errno.E2BIG)
 
+    def _insert(self, name: str, keys: list[bytes], values: list[bytes]) -> None:
+        """Write many; what is retired makes room if there is none."""
+        try:
+            self.maps[name].update_batch(keys, values)
+        except LibbpfError as error:
+            if error.errno != errno.E2BIG or not self._retired:
+                raise
+            self._reclaim()
+            self.maps[name].update_batch(keys, values)
+
     def _retire(self, one: _Written, *, tunnels: bool) -> None:
         if tunnels:
             self._retired.tunnels.append((one.tunnels, one.count))
@@ -365,35 +375,6 @@ class FastPathMaps:
         counted = {(home, tunnel.bid) for home, node in self._nodes.items() for tunnel in node.tunnels}
         for key in self._counters.keys() - counted:
             self._retired.counters.append(self._counters.pop(key))
-
-
-class _Touched:
-    """Keys that are counted by their users: written for the first, removed after the last."""
-
-    def __init__(self, uses: dict[str, Counter[bytes]]) -> None:
-        self._uses = uses
-        self._before: dict[str, dict[bytes, int]] = {name: {} for name in uses}
-
-    def use(self, name: str, now: Iterable[bytes], before: Iterable[bytes]) -> None:
-        uses, noted = self._uses[name], self._before[name]
-        for key in now:
-            noted.setdefault(key, uses[key])
-            uses[key] += 1
-        for key in before:
-            noted.setdefault(key, uses[key])
-            uses[key] -= 1
-
-    def write(self, maps: Mapping[str, Map]) -> None:
-        for name, noted in self._before.items():
-            keys = [key for key, before in noted.items() if not before and self._uses[name][key]]
-            maps[name].update_batch(keys, [_ONE] * len(keys))
-
-    def remove(self, maps: Mapping[str, Map]) -> None:
-        for name, noted in self._before.items():
-            unused = [key for key in noted if not self._uses[name][key]]
-            for key in unused:
-                del self._uses[name][key]
-            maps[name].delete_batch([key for key in unused if noted[key]])
 
 
 def _has_device(node: Node) -> bool:

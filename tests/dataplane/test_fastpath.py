@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pyroute2 import netns as namespaces
 
 from mip6.dataplane.interface import TunnelCounters
 from mip6.forward import Arrival
-from mip6.forwarding import DropReason, End, ForwardingTable
+from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Tunnel
 from mip6.selectors import IPv6Selector
 from tests.dataplane import random_packets
 from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
@@ -216,3 +217,31 @@ def test_what_may_be_a_duplicate_is_left_to_userspace(fast: FastPath) -> None:
         for port, wanted in ((6000, action), (6001, OK)):
             inner = udp(src=str(HOME), dst=str(AGENT), port=port)
             assert fast.decapsulate(Arrival(WLAN, AGENT, 0), inner).action == wanted
+
+
+def test_a_packet_sees_the_old_rules_or_the_new_ones(fast: FastPath) -> None:
+    """Forty rules that lead one way and forty that lead the other, exchanged while packets pass: never a third way."""
+    base, sides = table().nodes[HOME], []
+    others = tuple(FlowRule(n, n, IPv6Selector(source_port=(n, n)), (1,)) for n in range(2000, 2040))
+    for bid in (1, 2):
+        last = FlowRule(99, 99, IPv6Selector(destination_port=(9, 9)), (bid,))
+        default = Tunnel(3, AGENT, WLAN + 1)  # for what no rule matches
+        sides.append(replace(base, tunnels=(default, *base.tunnels), rules=(*others, last)))
+    fast.maps.set_table(replace(table(), nodes={HOME: sides[0]}))
+    done, exchanged = threading.Event(), 0
+
+    def exchange() -> None:
+        nonlocal exchanged
+        while not done.is_set():
+            exchanged += 1
+            fast.maps.set_node(HOME, sides[exchanged % 2])
+
+    writer = threading.Thread(target=exchange)
+    writer.start()
+    try:
+        ways = {fast.encapsulate(udp()).packet[24:40] for _ in range(1000)}
+    finally:
+        done.set()
+        writer.join()
+    assert ways == {WLAN.packed, CELL.packed}
+    assert exchanged > 10
