@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from labs import bench_agent, bench_dataplane, bench_fastpath, bench_userspace
+from labs import bench_agent, bench_dataplane, bench_fastpath, bench_probes, bench_userspace
 
 OUTPUT = Path("build/bench.json")
 
@@ -19,6 +19,7 @@ def main() -> int:
         rows += bench_dataplane.measure()
         rows += bench_fastpath.measure()
         rows += bench_userspace.measure()
+        rows += bench_probes.measure()
     else:
         print("bench: the data plane needs root and /dev/net/tun: not measured", file=sys.stderr)
     for row in rows:

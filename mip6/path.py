@@ -29,6 +29,7 @@ OPINION = 0.25  # seconds between two probes of an idle path for the sake of its
 CHANCE = 1 / 36000  # of a false alarm per probe: one in an hour at ten probes a second
 ENOUGH = 20  # probes of known fate, for a share of lost ones to mean something
 MOST_LOST = 12  # in a row are enough for any path
+LONG_SILENCE = 64  # lost probes, after which a silent far end is probed slowly
 NEVER = math.inf
 
 
@@ -87,7 +88,9 @@ class Path:
         self._heard = -NEVER  # when the far end's last probe came
         self._answered = -NEVER  # when the newest probe that was answered was sent
         self._pending: deque[tuple[int, float]] = deque()  # probes whose time is not over, oldest first
-        self._lost: deque[float] = deque(maxlen=64)  # when those were sent that were lost since the last answered one
+        self._lost: deque[float] = deque(
+            maxlen=LONG_SILENCE
+        )  # when those were sent that were lost since the last answered one
         self._judged = -NEVER
 
     def begin(self, ssid: int) -> None:
@@ -132,13 +135,13 @@ class Path:
             return -NEVER
         following = not leads and self.state is PathState.UP and not self._lost
         if not following:
-            return self._sent + self._interval() * self._jitter
+            return self._sent + self._interval(leads) * self._jitter
         if not self.busy:
             return NEVER
         unheard = max(self._sent + settings.interval * self._jitter, self._heard + MISSING * settings.interval)
         return min(self._sent + settings.idle_interval * self._jitter, unheard)
 
-    def _interval(self) -> float:
+    def _interval(self, leads: bool) -> float:
         settings = self.settings
         idle = settings.idle_interval * (RARE if settings.metered else 1)
         match self.state:
@@ -151,7 +154,8 @@ class Path:
             case PathState.DOWN:
                 return idle
             case PathState.SILENT:
-                return settings.idle_interval if len(self._lost) == self._lost.maxlen else settings.interval
+                # not this end's business to find out soon; and a reflector that cannot follow needs no more to do
+                return settings.interval if leads and len(self._lost) < LONG_SILENCE else settings.idle_interval
         if self._lost:
             return settings.interval * HASTE
         if self.busy:

@@ -25,6 +25,7 @@ from mip6.events import (
     LinkState,
     OperatorRequest,
     PacketReceived,
+    PathChanged,
     RouterState,
     TimerExpired,
     WallClockSet,
@@ -34,6 +35,7 @@ from mip6.headers import build_packet
 from mip6.messages import BindingUpdate
 from mip6.numbers import UpdateFlag
 from mip6.options import BindingIdentifier, MobileNodeIdentifier
+from mip6.path import PathState
 from mip6.selectors import IPv6Selector
 from mip6.udp import UdpEnds
 from mobilenode.engine import MobileNode
@@ -205,6 +207,14 @@ class Network:
         self.asked[self._requests] = self.now + limit
         self.to_mobile_node(event)
         return self._requests
+
+    def path(self, bid: int, state: PathState, *, home_agent: bool) -> None:
+        """The probes of one end say that a path is in this state now."""
+        event = PathChanged(HOME, bid, state)
+        if home_agent:
+            self.to_home_agent(event)
+        else:
+            self.to_mobile_node(event)
 
     def revoke(self) -> None:
         """`mip6 revoke` of all bindings, when there are any and none is being revoked."""

@@ -15,6 +15,7 @@ import pytest
 
 from mip6.events import LinkState
 from mip6.forwarding import IPAddress
+from mip6.path import PathState
 from mip6.schedule import Schedule
 from mip6.selectors import IPv6Selector
 from mobilenode.settings import DROP, FlowSettings, copy, share, via
@@ -35,10 +36,12 @@ from tests.sim.network import (
 )
 
 HISTORIES = 2000
+PROBED = 200  # histories with paths that fail
 CHUNKS = 20
 SEED = int(os.environ.get("MIP6_SEED", "0"))
 LOG_LINES = 60  # of a failed history
 QUIET = 700.0  # seconds: longer than a lifetime (600), so that what is not refreshed has ended
+BIDS = (1, 2, 101)  # of the paths that probes may be about
 STRANGER = IPv6Address("2001:db8:bad::1")
 ADDRESSES: dict[str, tuple[IPAddress, ...]] = {
     "wlan0": (WLAN, IPv6Address("2001:db8:a::2"), IPv6Address("2001:db8:aa::1")),
@@ -94,8 +97,9 @@ def some_links(network: Network, chance: Random, *, every: bool = False) -> list
     return found
 
 
-def play(network: Network, chance: Random) -> None:
-    """A random history, then quiet time with both links up."""
+def play(network: Network, chance: Random, probing: Random | None = None) -> None:
+    """A random history, then quiet time with both links up. With `probing`, probes of both ends now and then say that
+    a path is in another state; in the end that all are good."""
     network.weather = Weather(chance.choice((0, 0.1, 0.4)), chance.choice((0, 0.2)), chance.choice((0.1, 1, 5)))
     bad = network.weather
     for _ in range(chance.randrange(1, 12)):
@@ -119,8 +123,14 @@ def play(network: Network, chance: Random) -> None:
             network.weather = PARTITION if network.weather is bad else bad
         else:
             network.jump_clock(chance.choice((-100, 0, 100)), home_agent=chance.random() < 0.5)
+        for _ in range(0 if probing is None else probing.randrange(4)):
+            network.path(probing.choice(BIDS), probing.choice(list(PathState)), home_agent=probing.random() < 0.4)
+            network.run(probing.choice((0, 0.1, 0.3)))
         network.run(chance.choice((0.1, 1, 5, 60, 400)))
     network.weather = FAIR
+    for bid in BIDS if probing is not None else ():
+        network.path(bid, PathState.UP, home_agent=False)
+        network.path(bid, PathState.UP, home_agent=True)
     network.observe(*some_links(network, chance, every=True))
     network.run(QUIET)
     agree(network.home_agent, network.mobile_node, network.settings, network.now)
@@ -144,6 +154,22 @@ def replay(seed: int) -> None:
     except Exception as error:
         steps = "\n".join(network.log[-LOG_LINES:])
         raise AssertionError(f"seed {seed} at {network.now:.3f} s: {error!r}\n{steps}") from error
+
+
+@pytest.mark.parametrize("chunk", range(PROBED // 40))
+def test_random_histories_with_paths_that_fail(chunk: int) -> None:
+    """Silent losses as the engines hear of them; without IPv4, whose own histories are above."""
+    first = SEED + chunk * 40
+    print(f"seeds {first} to {first + 39}")
+    for seed in range(first, first + 40):
+        network = build(seed)
+        plain = replace(network.settings, ipv4_address=None, udp_encapsulation="refuse")
+        network = Network(seed, plain, replace(network.mobile_settings, home_agents_ipv4=()))
+        try:
+            play(network, Random(seed + 1), Random(seed + 2))
+        except Exception as error:
+            steps = "\n".join(network.log[-LOG_LINES:])
+            raise AssertionError(f"seed {seed} at {network.now:.3f} s: {error!r}\n{steps}") from error
 
 
 def registered() -> Network:
