@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mip6.actions import Action, Report
 from mip6.auth import NTP_EPOCH
+from mip6.flowextension import applied
 from mip6.messages import BindingAcknowledgement
 from mip6.numbers import AckFlag, BindingStatus, FlowStatus
 from mip6.options import (
@@ -127,6 +128,7 @@ def _deregistered(state: Registration, sent: SentUpdate) -> list[Action]:
 def _flows(state: Registration, sent: SentUpdate, message: BindingAcknowledgement) -> list[Action]:
     """RFC 6089 §5.2: each flow stated in full has its status; a flow of the summary only when it is unknown (132)."""
     answers: dict[int, int] = {one.fid: one.status for one in message.find_all(FlowIdentification)}
+    extended = applied(message.options, state.settings.enterprise)
     actions: list[Action] = []
     flows: dict[int, FlowBinding] = {}
     for fid in sent.update.kept:
@@ -137,6 +139,8 @@ def _flows(state: Registration, sent: SentUpdate, message: BindingAcknowledgemen
         if status == FlowStatus.SUCCESS:
             flows[flow.fid] = flow
             state.refused_flows.pop(flow.fid, None)
+            if flow.extension() is not None and flow.fid not in extended:
+                actions.append(Report("home agent applies no flow extension", "warning", {"fid": flow.fid}))
             continue
         if flow.fid in state.update_list.flows:
             flows[flow.fid] = state.update_list.flows[flow.fid]  # a refused change leaves the flow as it was

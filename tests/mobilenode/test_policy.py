@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from mip6.flowextension import DEFAULT_ENTERPRISE, FlowExtension, flow_extensions
+from mip6.flowextension import DEFAULT_ENTERPRISE, FlowExtension, encode_applied, flow_extensions
 from mip6.selectors import IPv6Selector
 from mobilenode.policy import Picked, pick
 from mobilenode.settings import Choice, FlowSettings, LastResort, Member, copy, share, via
-from tests.mobilenode.support import BOTH, CELL, SETTINGS, WLAN, registered, with_flows
+from tests.mobilenode.support import BOTH, CELL, SETTINGS, WLAN, World, registered, with_flows
 
 VIDEO = FlowSettings(10, 10, "video", IPv6Selector(next_header=(17, 17)), share(wlan0=3, wwan0=1))
 
@@ -40,6 +40,15 @@ def test_a_shared_flow_names_one_bid_and_the_extension_the_rest() -> None:
     assert extensions == {10: FlowExtension(10, ((1, 3), (2, 1)))}
     [rule] = world.node().rules
     assert (rule.bids, rule.weights) == ((1, 2), (3, 1))
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_home_agent_that_does_not_share_is_told_in_the_log(knows: bool) -> None:
+    world = World(with_flows(VIDEO))
+    world.links(*BOTH)
+    world.answer(extra=encode_applied(DEFAULT_ENTERPRISE, (10,)) if knows else ())
+    assert ("home agent applies no flow extension" in world.reports()) is not knows
+    assert world.node().rules[0].weights == (3, 1)
 
 
 def test_a_shared_flow_shrinks_to_the_link_that_is_left() -> None:
