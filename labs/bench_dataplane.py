@@ -101,11 +101,14 @@ def measure() -> list[Row]:
         found = in_turn(made, partial(Network.packets_per_second, size=64))
         row = _rows("pps_64", "packets/s", found, {"ebpf_100k": "ebpf_pps_64_100k"})[2]
         rows.append(row | {"ratio_to_one_node": row["value"] / found["ebpf"]})
-    with networks("ebpf_ncast") as made:
-        found = in_turn(made, partial(Network.packets_per_second, size=64, copies=2))
-        rows.append(
-            {"name": "ebpf_ncast_pps_64", "value": found["ebpf_ncast"], "unit": "packets/s", "ratio_to_plain": None}
-        )
+    for names, copies in (
+        (("userspace_share", "userspace_dedup", "ebpf_share", "ebpf_dedup"), 1),
+        (("userspace_ncast", "ebpf_ncast"), 2),
+    ):
+        with networks(*names) as made:
+            found = in_turn(made, partial(Network.packets_per_second, size=64, copies=copies))
+        for name, value in found.items():
+            rows.append({"name": f"{name}_pps_64", "value": value, "unit": "packets/s", "ratio_to_plain": None})
     return rows
 
 

@@ -12,12 +12,15 @@ from mip6.selectors import IPv6Selector
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way of forwarding with agents' data planes: `copies` n-casts everything over both paths, `nodes` mobile nodes
-    with `rules` flow rules each are in the home agent's table, ours among them."""
+    """A way of forwarding with agents' data planes: `share` gives each flow one of both paths, `copies` n-casts
+    everything over both, of which `eliminate` delivers one; `nodes` mobile nodes with `rules` flow rules each are in
+    the home agent's table, ours among them."""
 
     dataplane: str
     shortcut: str = "on"
+    share: bool = False
     copies: bool = False
+    eliminate: bool = False
     nodes: int = 1
     rules: int = 0
 
@@ -27,6 +30,11 @@ WAYS = {
     "ebpf": Way("ebpf"),
     "ebpf_noshortcut": Way("ebpf", shortcut="off"),
     "ebpf_ncast": Way("ebpf", copies=True),
+    "userspace_share": Way("userspace", share=True),
+    "userspace_ncast": Way("userspace", copies=True),
+    "userspace_dedup": Way("userspace", copies=True, eliminate=True),
+    "ebpf_share": Way("ebpf", share=True),
+    "ebpf_dedup": Way("ebpf", copies=True, eliminate=True),
     "ebpf_100k": Way("ebpf", nodes=100_000, rules=32),
 }
 
@@ -37,11 +45,15 @@ def table(node: str, way: Way) -> ForwardingTable:
     care_of = [IPv6Address(CARE_OF), IPv6Address(CARE_OF_B)]
     ends = [(one, agent) if node == "mr" else (agent, one) for one in care_of]
     tunnels = tuple(Tunnel(bid, local, remote) for bid, (local, remote) in enumerate(ends, 1))
-    rules = (FlowRule(1, 1, IPv6Selector(), (1, 2)),) if way.copies else missed_rules(way.rules)
-    entry = Node(home, (IPv6Network(MOBILE_NETWORK),), tunnels, rules)
+    rules = missed_rules(way.rules)
+    if way.copies or way.share:
+        rules = (FlowRule(1, 1, IPv6Selector(), (1, 2), weights=(1, 1) if way.share else ()),)
+    copied = (IPv6Selector(),) if way.copies else ()
+    entry = Node(home, (IPv6Network(MOBILE_NETWORK),), tunnels, rules, copied)
     if node == "mr":
-        return ForwardingTable(End.MOBILE_NODE, home, {home: entry})
-    return ForwardingTable(End.HOME_AGENT, agent, {home: entry, **other_nodes(way.nodes - 1, way.rules)})
+        return ForwardingTable(End.MOBILE_NODE, home, {home: entry}, eliminate_duplicates=way.eliminate)
+    nodes = {home: entry, **other_nodes(way.nodes - 1, way.rules)}
+    return ForwardingTable(End.HOME_AGENT, agent, nodes, eliminate_duplicates=way.eliminate)
 
 
 def missed_rules(count: int) -> tuple[FlowRule, ...]:
