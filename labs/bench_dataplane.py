@@ -101,11 +101,11 @@ def measure() -> list[Row]:
         found = in_turn(made, partial(Network.packets_per_second, size=64))
         row = _rows("pps_64", "packets/s", found, {"ebpf_100k": "ebpf_pps_64_100k"})[2]
         rows.append(row | {"ratio_to_one_node": row["value"] / found["ebpf"]})
-    for names, copies in (
+    for kinds, copies in (
         (("userspace_share", "userspace_dedup", "ebpf_share", "ebpf_dedup"), 1),
         (("userspace_ncast", "ebpf_ncast"), 2),
     ):
-        with networks(*names) as made:
+        with networks(*kinds) as made:
             found = in_turn(made, partial(Network.packets_per_second, size=64, copies=copies))
         for name, value in found.items():
             rows.append({"name": f"{name}_pps_64", "value": value, "unit": "packets/s", "ratio_to_plain": None})
