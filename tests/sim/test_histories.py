@@ -123,9 +123,10 @@ def play(network: Network, chance: Random, probing: Random | None = None) -> Non
             network.weather = PARTITION if network.weather is bad else bad
         else:
             network.jump_clock(chance.choice((-100, 0, 100)), home_agent=chance.random() < 0.5)
-        for _ in range(0 if probing is None else probing.randrange(4)):
-            network.path(probing.choice(BIDS), probing.choice(list(PathState)), home_agent=probing.random() < 0.4)
-            network.run(probing.choice((0, 0.1, 0.3)))
+        if probing is not None:
+            for _ in range(probing.randrange(4)):
+                network.path(probing.choice(BIDS), probing.choice(list(PathState)), home_agent=probing.random() < 0.4)
+                network.run(probing.choice((0, 0.1, 0.3)))
         network.run(chance.choice((0.1, 1, 5, 60, 400)))
     network.weather = FAIR
     for bid in BIDS if probing is not None else ():
