@@ -196,8 +196,8 @@ class Ipv4HomeAddresses:
     def bind(
         self, node: NodeSettings, entry: BindingCacheEntry, update: BindingUpdate
     ) -> tuple[BindingCacheEntry, tuple[Option, ...]]:
-        """`ipv4_home` for an accepted Binding Update; nothing for one that ends all bindings."""
-        if not entry.bindings:
+        """`ipv4_home` for an accepted Binding Update; nothing for one that only ends bindings and asks for nothing."""
+        if not entry.bindings or (update.lifetime == 0 and update.find(IPv4HomeAddress) is None):
             return entry, ()
         home = entry.home_address
         return ipv4_home(self._settings, node, entry, update, lambda wanted: self._allocate(home, wanted))

@@ -258,7 +258,7 @@ class Runner:
         mine = {b["bid"]: b["care_of_address"] for b in mobile.get("bindings", ()) if b["state"] == "registered"}
         nodes = self._status("homeagent").get("nodes", ())
         theirs = {
-            b["bid"]: b["care_of_address"]
+            b["bid"]: b["inside"] or b["care_of_address"]  # as the mobile node has it, behind a NAT
             for node in nodes
             if node["home_address"] == mobile.get("home_address")
             for b in node["bindings"]

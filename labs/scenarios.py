@@ -6,6 +6,7 @@ from labs.airport import AIRPORT
 from labs.ambulance import AMBULANCE
 from labs.car import CAR_SCENARIO
 from labs.house import HOUSE
+from labs.nat import BLOCKED, IPV4_APPS, NAT, REBIND
 from labs.oneinterface import ONE_INTERFACE
 from labs.plain import PLAIN
 from labs.returning import RETURNING_HOME
@@ -13,5 +14,19 @@ from labs.scenario import Scenario
 from labs.station import STATION
 from labs.surgery import SURGERY
 
-_ALL = (CAR_SCENARIO, AIRPORT, STATION, SURGERY, AMBULANCE, HOUSE, ONE_INTERFACE, RETURNING_HOME, PLAIN)
+_ALL = (
+    CAR_SCENARIO,
+    AIRPORT,
+    STATION,
+    SURGERY,
+    AMBULANCE,
+    HOUSE,
+    ONE_INTERFACE,
+    RETURNING_HOME,
+    NAT,
+    REBIND,
+    BLOCKED,
+    IPV4_APPS,
+    PLAIN,
+)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

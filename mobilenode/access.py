@@ -15,7 +15,7 @@ the best is given up for a new try now and then: after RETRY, twice as long each
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from mip6.actions import Action, Report
@@ -55,6 +55,7 @@ class Attachment:
     turns: int = 0  # to another way, since one was answered
     not_before: float = 0.0  # when the next turn may come: after a round without any answer they become rare
     verify: float | None = None  # when probes must have got through
+    udp: bool = False  # its data goes inside UDP already, by this way or because of a NAT
     suspected: bool = False  # probes stopped: the next answer to a Binding Update tells whether the link is dead
 
     def open(self) -> tuple[Way, ...]:
@@ -120,12 +121,13 @@ class Access:
             return self._data_failed(link, one, now)
         return []
 
-    def registered(self, link: str, now: float) -> None:
-        """The home agent holds the binding of this link: from now on its tunnel carries probes. Without probes nothing
-        else can be found out."""
+    def registered(self, link: str, udp: bool, now: float) -> None:
+        """The home agent holds the binding of this link: from now on its tunnel, which is `udp` or not, carries probes.
+        Without probes nothing else can be found out."""
         one = self._links.get(link)
         if one is None:
             return
+        one.udp = udp
         if not self.probing:
             one.memory.proven = True
         elif one.verify is None and self._in_question(one):
@@ -157,8 +159,9 @@ class Access:
         way = one.open()[0]
         return [] if way.udp else self._turn(link, one, way, "the home agent refuses UDP")
 
-    def expire(self, now: float) -> list[Action]:
-        """What time brings: Binding Updates without an answer, verifications that failed, new tries."""
+    def expire(self, now: float, answering: Set[str] = frozenset()) -> list[Action]:
+        """What time brings: Binding Updates without an answer, verifications that failed, new tries. `answering` are
+        the links whose probes get through now."""
         actions: list[Action] = []
         for name, one in self._links.items():
             memory = one.memory
@@ -166,7 +169,10 @@ class Access:
                 actions += self._signalling_failed(name, one, now)
             elif one.verify is not None and one.verify <= now:
                 one.verify = None
-                actions += self._data_failed(name, one, now)
+                if name in answering:
+                    self.path_up(name)
+                else:
+                    actions += self._data_failed(name, one, now)
             elif memory.retry is not None and memory.retry <= now:
                 memory.retry, memory.hopeless = None, False
                 memory.patience = min(2 * memory.patience, LONGEST_RETRY)
@@ -227,7 +233,7 @@ class Access:
     def _turn(self, link: str, one: Attachment, way: Way, why: str, now: float | None = None) -> list[Action]:
         memory = one.memory
         memory.way, memory.proven, memory.verified = way, False, False
-        one.unanswered, one.verify, one.suspected = 0, None, False
+        one.unanswered, one.verify, one.suspected, one.udp = 0, None, False, way.udp
         if now is not None and way != one.ways[0]:
             memory.retry = now + memory.patience
         return [Report("another way to the home agent", "warning", {"link": link, "way": str(way), "why": why})]
@@ -245,4 +251,7 @@ def _allowed(ipv6: bool, wanted: LinkSettings, settings: MobileNodeSettings) -> 
 
 
 def _udp_of(one: Attachment) -> Way | None:
+    """The way to try when native data gets nowhere; None where it is not native."""
+    if one.udp:
+        return None
     return next((way for way in one.open() if way.udp and way.ipv6 == one.memory.way.ipv6), None)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 PATH_MTU_LIFETIME = 600.0  # seconds until a learned path MTU is forgotten (RFC 8201 §4)
 GOODBYE_TIME = 3.0  # seconds that a deregistration may take at shutdown: two tries
 CLOCK_JUMP = 1.0  # seconds
+ANSWERING = (PathState.UP, PathState.RECOVERING)  # probes get through
 
 
 class MobileNode:
@@ -95,7 +96,7 @@ class MobileNode:
             case events.OperatorRequest("flows", {"rules": tuple() as rules, "limit": float() as limit}, number):
                 self._flow_changes.propose(number, rules, limit, now)
             case events.PathChanged(_, bid, path_state):
-                actions += self._path_changed(bid, path_state)
+                actions += self._path_changed(bid, path_state, now)
             case events.OperatorRequest(command):
                 raise ValueError(f"a mobile node knows no command {command!r}")
             case events.ShuttingDown() if self._goodbye is None:
@@ -117,7 +118,8 @@ class MobileNode:
             actions += self._prefixes.advance(now)
             for one in self._registration.active():
                 if self._registration.registered(one):
-                    self._registration.access.registered(one.link, now)
+                    held = self._registration.update_list.held[one.bid]
+                    self._registration.access.registered(one.link, held.udp, now)
         actions += self._farewell(now)
         actions += self._announce()
         return [*self._changes(), *actions]
@@ -219,8 +221,9 @@ class MobileNode:
 
     def _choose_ways(self, now: float) -> list[Action]:
         """What the home agent's answers, their absence and the probes say of each link's way to it."""
-        access = self._registration.access
-        actions = access.expire(now)
+        state, access = self._registration, self._registration.access
+        answering = {one.link for one in state.active() if state.paths.get(one.bid) in ANSWERING}
+        actions = access.expire(now, answering)
         if access.chosen() != self._ways:
             actions += self._observe(self._links, self._observed)
         return actions
@@ -241,10 +244,16 @@ class MobileNode:
         self._path_mtus[local] = mtu, now + PATH_MTU_LIFETIME
         return [Report("path MTU", fields={"care_of_address": str(local), "mtu": mtu})]
 
-    def _path_changed(self, bid: int, path_state: PathState) -> list[Action]:
-        """Flows leave a path that is down in this turn, at the home agent by the Binding Update that follows."""
-        self._registration.paths[bid] = path_state
-        link = next((one.link for one in self._registration.care_of if one.bid == bid), None)
+    def _path_changed(self, bid: int, path_state: PathState, now: float) -> list[Action]:
+        """Flows leave a path that is down in this turn, at the home agent by the Binding Update that follows. Where the
+        way may be to blame, a Binding Update over that very link finds it out."""
+        state = self._registration
+        state.paths[bid] = path_state
+        link = next((one.link for one in state.active() if one.bid == bid), None)
+        if link is not None and path_state in ANSWERING:
+            state.access.path_up(link)
+        elif link is not None and state.access.path_down(link):
+            state.ask_over(bid, link, now)
         return [path_report(path_state, {"bid": bid, "link": link, "state": str(path_state)})]
 
     def _shut_down(self, now: float) -> list[Action]:

@@ -114,7 +114,7 @@ class Registration:
             mobile_router=settings.mobile_router,
             explicit=settings.prefix_mode == "explicit",
             home_agent=home_agent,
-            access=Access(settings),
+            access=Access(settings, probing=settings.paths.probe),
         )
 
     def turn_to(self, home_agent: IPv6Address) -> None:

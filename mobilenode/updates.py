@@ -39,7 +39,8 @@ def binding_update(
     settings: MobileNodeSettings, sent: SentUpdate, source: Source, home_agent: IPv6Address, wanted: tuple[Option, ...]
 ) -> SendPacket:
     """The whole packet. `wanted` are the options that ask for IPv4 home addresses."""
-    options = [*_options(settings, sent.update, source.address), *(() if sent.update.deregisters else wanted)]
+    ends_all = sent.update.deregisters and not sent.update.deletes
+    options = [*_options(settings, sent.update, source.address), *(() if ends_all else wanted)]
     if sent.timestamp is not None:
         options.append(MessageIdentification(sent.timestamp))
     message = _message(sent.update, sent.sequence, sent.lifetime, tuple(options))

@@ -200,6 +200,9 @@ def test_a_static_ipv4_home_address_and_prefix() -> None:
     assert kinds.index(IPv4AddressAcknowledgement) < kinds.index(BindingIdentifier)  # RFC 5648 §8.2
     assert script.agent.forwarding_table().nodes[HOME].prefixes[-2:] == (IPv4Network(HOME4), NETWORK4)
     assert {IPv4Network(HOME4), NETWORK4} <= {one.destination for one in script.agent.kernel_state().routes}
+    script.update(bid(2, CELLULAR), *ask)
+    script.update(bid(2), lifetime=0)  # the end of one care-of address is none of the IPv4 binding
+    assert script.agent.forwarding_table().nodes[HOME].prefixes[-2:] == (IPv4Network(HOME4), NETWORK4)
     script.update(bid(1, WLAN))  # without the option: the IPv4 binding ends (RFC 5555 §4.4.2.1)
     assert IPv4Network(HOME4) not in script.agent.forwarding_table().nodes[HOME].prefixes
 

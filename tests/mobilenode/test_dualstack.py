@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from mip6.actions import LocalAddress, Route, Rule, SendPacket, UdpEndpoint
-from mip6.events import PathMtuChanged
+from mip6.events import PathChanged, PathMtuChanged
 from mip6.forwarding import Encapsulation, Tunnel
 from mip6.messages import BindingRevocationIndication
 from mip6.numbers import RevocationFlag, RevocationTrigger, UpdateFlag
@@ -20,6 +20,7 @@ from mip6.options import (
     NatDetection,
     Option,
 )
+from mip6.path import PathSettings, PathState
 from mip6.udp import UdpEnds
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 from tests.mobilenode.support import AGENT, CELL, GATEWAY, HOME, KEY, SETTINGS, WLAN, World, link
@@ -306,6 +307,17 @@ def test_an_ipv4_home_address_is_asked_for_in_every_update_and_put_on_the_device
     assert world.sent[-1].update.find_all(IPv4HomeAddress)[0].home_address == IPv4Address(0)
 
 
+def test_the_end_of_one_of_several_care_of_addresses_still_names_the_ipv4_home_address() -> None:
+    world = World(replace(SETTINGS4, ipv4_home_address=HOME4))
+    world.links(link("wlan0", WLAN4), link("wwan0", CELL4))
+    answer(world, BEHIND_NAT, ack())
+    answer(world, BEHIND_NAT, ack())
+    world.links(link("wwan0", CELL4))
+    assert world.sent[-1].update.lifetime == 0 and world.sent[-1].update.find(IPv4HomeAddress) is not None
+    answer(world, BEHIND_NAT, ack())
+    assert world.engine.status(world.now)["ipv4_home_address"] == str(HOME4)
+
+
 def test_a_home_agent_without_ipv4_home_addresses_is_not_asked_again() -> None:
     world = World(replace(SETTINGS4, ipv4_home_address=HOME4))
     world.links(link("wlan0", WLAN))
@@ -334,3 +346,94 @@ def test_the_two_addresses_of_a_dual_stack_link_do_not_confuse_the_bids() -> Non
     world.answer()
     assert tunnel(world).local == WLAN
     assert CELL not in {one.local for one in world.node().tunnels}
+
+
+# --- what the probes say ---------------------------------------------------------------------------------------------
+
+PROBED = replace(SETTINGS4, paths=PathSettings())
+
+
+def native(settings: MobileNodeSettings = PROBED) -> World:
+    """Registered natively over IPv6, a moment ago, on the only link."""
+    world = World(settings)
+    world.links(link("wlan0", WLAN, WLAN4))
+    world.answer()
+    return world
+
+
+def path(world: World, state: PathState, bid: int = 1) -> None:
+    world.give(PathChanged(HOME, bid, state))
+
+
+def test_a_native_tunnel_that_no_probe_gets_through_is_given_up_for_udp() -> None:
+    world = native()
+    world.run(2.1)
+    sent = world.sent[-1]
+    assert sent.outer == UdpEnds(WLAN, AGENT) and sent.update.flags & UpdateFlag.FORCE_UDP
+    answer(world, FORCED)
+    path(world, PathState.UP)
+    world.run(60)
+    assert tunnel(world).encapsulation is Encapsulation.UDP and world.sent[-1] is sent
+
+
+def test_a_peer_that_answers_no_probes_keeps_the_native_tunnel() -> None:
+    world = native()
+    world.run(2.1)
+    answer(world, FORCED)
+    world.run(2.1)
+    assert world.sent[-1].outer is None  # UDP was no better: nobody answers probes there
+    world.answer()
+    count = len(world.sent)
+    world.run(300)
+    assert len(world.sent) == count and tunnel(world).encapsulation is Encapsulation.NATIVE
+
+
+def test_a_tunnel_whose_probes_get_through_stays() -> None:
+    world = native()
+    path(world, PathState.UP)
+    world.run(300)
+    assert len(world.sent) == 1
+
+
+def test_a_path_that_falls_silent_is_asked_and_only_a_tunnel_that_is_blocked_changes() -> None:
+    world = native()
+    path(world, PathState.UP)
+    world.run(10)
+    path(world, PathState.SILENT)
+    assert len(world.sent) == 2 and world.sent[-1].outer is None
+    world.run(20)  # nobody answers: the link is dead, or the home agent; the way is not to blame
+    assert {one.outer for one in world.sent} == {None}
+    world.answer()  # the home agent is there after all
+    sent = world.sent[-1]
+    assert sent.outer == UdpEnds(WLAN, AGENT) and sent.update.flags & UpdateFlag.FORCE_UDP
+
+
+def test_a_nat_that_forgot_its_mapping_gets_a_binding_update_at_once() -> None:
+    world = World(PROBED)
+    world.links(link("wlan0", WLAN4))
+    answer(world, BEHIND_NAT)
+    path(world, PathState.UP)
+    world.run(10)
+    path(world, PathState.SILENT)
+    assert len(world.sent) == 2 and world.sent[-1].time == world.now
+    answer(world, BEHIND_NAT)
+    path(world, PathState.UP)
+    world.run(60)
+    assert len(world.sent) == 2
+
+
+def test_the_new_try_of_the_best_way_is_kept_when_its_probes_get_through() -> None:
+    world = native(replace(PROBED, lifetime=7200))
+    world.run(2.1)
+    answer(world, FORCED)
+    path(world, PathState.UP)
+    while world.sent[-1].outer is not None and world.now < 4000:
+        count = len(world.sent)
+        world.run(30)
+        if len(world.sent) > count and world.sent[-1].outer is not None:
+            answer(world, FORCED)
+    assert world.sent[-1].outer is None
+    world.answer(lifetime=7200)
+    count = len(world.sent)
+    world.run(100)  # the path is up all the time: no news of it
+    assert len(world.sent) == count and tunnel(world).encapsulation is Encapsulation.NATIVE

@@ -16,7 +16,8 @@ from tests.mobilenode.support import AGENT, BOTH, CELL, HOME, SETTINGS, WLAN, Se
 
 VOICE = FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via("wwan0", "wlan0"))
 VIDEO = FlowSettings(20, 20, "video", IPv6Selector(next_header=(6, 6)), via("wlan0"))
-MEASURED = replace(with_flows(VOICE, VIDEO), paths=PathSettings())
+NATIVE = tuple(replace(one, encapsulation="native") for one in SETTINGS.links)  # no other way is to be tried
+MEASURED = replace(with_flows(VOICE, VIDEO), links=NATIVE, paths=PathSettings())
 CELLULAR = 2
 
 

@@ -118,6 +118,7 @@ def agree(home_agent: HomeAgent, mobile_node: MobileNode, settings: HomeAgentSet
     held = {one["bid"]: (one["care_of_address"], one["encapsulation"]) for one in registered}
     cached = {one["bid"]: (one["inside"] or one["care_of_address"], one["encapsulation"]) for one in yours["bindings"]}
     assert held == cached, f"binding update list {held}, binding cache {cached}"
+    assert mine["ipv4_home_address"] == yours["ipv4_home_address"], "the IPv4 home addresses differ"
     if settings.multiple_bindings:
         states = {one["bid"]: one["state"] for one in mine["bindings"]}
         assert len(held) == len(states), f"not all links are registered: {states}"

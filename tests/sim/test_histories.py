@@ -57,6 +57,7 @@ RULES = (
     FlowSettings(60, 60, "soon", UDP, via("wwan0"), schedule=Schedule(time(22, 15), time(22, 20))),  # NOON is 22:13:20
 )
 INSIDE, INSIDE2, CELL4 = IPv4Address("10.0.0.2"), IPv4Address("10.0.1.2"), IPv4Address("10.0.0.3")
+HOME4 = IPv4Address("192.0.2.5")
 WITH_IPV4: dict[str, tuple[IPAddress, ...]] = {
     "wlan0": (*ADDRESSES["wlan0"], INSIDE, INSIDE2),
     "wwan0": (CELL, CELL4),
@@ -79,7 +80,10 @@ def build(seed: int) -> Network:
     if chance.random() < 0.5:
         udp = chance.choice(("allow", "allow", "force", "refuse"))
         home_agent = replace(home_agent, ipv4_address=AGENT4, udp_encapsulation=udp)
-        mobile_node = replace(mobile_node, home_agents_ipv4=(AGENT4,))
+        mobile_node = replace(mobile_node, home_agents_ipv4=(AGENT4,), ipv4_home_address=IPv4Address(0))
+        if chance.random() < 0.7:
+            nodes = tuple(replace(one, ipv4_home_address=HOME4) for one in home_agent.nodes)
+            home_agent = replace(home_agent, nodes=nodes)
     if chance.random() < 0.3:
         home_agent, mobile_node = guarded_by_sequence(home_agent, mobile_node)
     return Network(seed, home_agent, mobile_node, mobile_clock=chance.choice((0, 0, 0, 100, -100)))
