@@ -35,6 +35,7 @@ UNLIMITED = replace(CAR, links=tuple(replace(link, rate=None) for link in CAR.li
 PROGRAMS = {"homeagent": "ha", "mobilenode": "mr"}
 
 
+CAPABILITIES = "-all,+net_admin,+net_raw,+bpf,+perfmon"  # packaging/systemd
 NEVER = ("match", "ip", "src", "192.0.2.1/32", "flowid", "1:1")
 
 
@@ -153,6 +154,26 @@ def test_an_agent_that_is_killed_and_started_again_loses_no_packet(fast: Car, pr
     assert counted(after) >= counted(status) + 4 * RATE
     assert flood.end() == [(0, 0), (0, 0)]
     assert programs(node) == before
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_that_cannot_be_had_are_replaced_in_place_without_a_loss(fast: Car, program: str) -> None:
+    """With the capabilities of the systemd units: running programs and their maps are out of reach, as are those of
+    another version after an upgrade. They go on until the maps of the new ones are filled."""
+    node = fast[PROGRAMS[program]]
+    flood = Flood(fast)
+    before = programs(node)
+    node.stop(node.daemons[program], kill=True)
+    flood.flows(SOME)
+    own = ("--bounding-set", CAPABILITIES, "--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES)
+    command = (sys.executable, "-m", program, "--config", node.directory / f"{program}.toml")
+    node.popen("setpriv", *own, "--", *command, log=f"{program}.log")
+    fast.until_registered()
+    flood.flows(SOME)
+    assert flood.end() == [(0, 0), (0, 0)]
+    after = programs(node)
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())
 
 
 def test_a_home_agent_that_is_stopped_forwards_until_the_lifetimes_end(brief: Car) -> None:

@@ -44,7 +44,7 @@ static __always_inline bool route(struct __sk_buff *skb, const struct tunnel *tu
 {
 	struct bpf_fib_lookup fib = {
 		.family = IN6,
-		.tot_len = skb->gso_size ? 0 : length,
+		.tot_len = skb->gso_size || tunnel->device ? 0 : length,
 		.ifindex = tunnel->device ? tunnel->device : skb->ifindex,
 	};
 	long result;
@@ -53,7 +53,8 @@ static __always_inline bool route(struct __sk_buff *skb, const struct tunnel *tu
 	__builtin_memcpy(fib.ipv6_dst, &tunnel->remote, 16);
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), tunnel->device ? BPF_FIB_LOOKUP_OUTPUT : 0);
 	hop->serial = 0;
-	if (result == BPF_FIB_LKUP_RET_SUCCESS) {
+	/* Linux leaves rules `from` an address out where the device is given: the route may be that by the tunnel device */
+	if (result == BPF_FIB_LKUP_RET_SUCCESS && (!tunnel->device || fib.ifindex == tunnel->device)) {
 		hop->serial = tunnel->serial;
 		hop->tick = bpf_jiffies64();
 		hop->device = fib.ifindex;
