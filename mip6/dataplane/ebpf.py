@@ -82,7 +82,8 @@ class EbpfDataPlane:
         self._apply()  # devices may have come since the programs were attached
 
     def stop(self, *, remove: bool) -> None:
-        """Stop following; with `remove` programs, maps and device go, else they go on by themselves."""
+        """Stop following; with `remove` programs, maps and device go, else they go on by themselves: not by a short cut
+        that we chose, as nobody will see when a firewall comes."""
         self._poll.cancel()
         if self._scheduled is not None:
             self._scheduled.cancel()
@@ -90,6 +91,8 @@ class EbpfDataPlane:
         self._loop.remove_reader(self._shortcut.fileno())
         if remove:
             self._attachments.remove_all()
+        elif self._shortcut.chosen:
+            self._set_way(Way(False, False, "nobody watches the firewall any more"))
         self._news.close()
         self._stack.close()
         self._slow.stop(remove=remove)

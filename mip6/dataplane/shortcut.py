@@ -35,6 +35,11 @@ class ShortCut:
         self._asked, self._own_table = asked, Guard(device).table
         self._firewall = Firewall()
 
+    @property
+    def chosen(self) -> bool:
+        """Whether it depends on what there is."""
+        return self._asked == "auto"
+
     def fileno(self) -> int:
         return self._firewall.fileno()
 

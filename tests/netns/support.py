@@ -187,13 +187,13 @@ def kernel_rules(node: LabNode) -> list[str]:
 def kernel_state(node: LabNode) -> dict[str, list[str]]:
     """Rules, routes of all tables and names of the interfaces: what is to be the same again after an agent has gone.
 
-    Without what changes by itself: time left, and the multicast and anycast entries of the kernel.
+    Without what changes by itself: time left, carrier, and the multicast and anycast entries of the kernel.
     """
     routes = node.run("ip", "-6", "route", "show", "table", "all", "type", "unicast").splitlines()
     links = json.loads(node.run("ip", "-j", "link", "show"))
     return {
         "rules": sorted(kernel_rules(node)),
-        "routes": sorted(re.sub(r" expires \d+sec", "", line).strip() for line in routes),
+        "routes": sorted(re.sub(r" expires \d+sec| linkdown", "", line).strip() for line in routes),
         "links": sorted(link["ifname"] for link in links),
     }
 

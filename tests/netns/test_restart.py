@@ -180,11 +180,13 @@ def test_a_home_agent_that_is_stopped_forwards_until_the_lifetimes_end(brief: Ca
     """`on_exit = "keep"`, its default: programs, routes and addresses stay. The mobile router is killed, so that it
     cannot refresh its bindings; by its own clock it stops at the same time."""
     ha, mr = brief["ha"], brief["mr"]
-    before = kernel_state(ha), programs(ha)
+    before = kernel_state(ha)
+    ways = {name: number for name, number in programs(ha).items() if "encap_ingress" not in name}
     mr.stop(mr.daemons["mobilenode"], kill=True)
     ends = time.monotonic() + max(one["lifetime_left"] for one in home_bindings(brief.home()))
     assert ha.stop(ha.daemons["homeagent"]) == 0
-    assert (kernel_state(ha), programs(ha)) == before
+    assert kernel_state(ha) == before
+    assert programs(ha) == ways  # without the short cut: nobody watches the firewall any more
     last = time.monotonic()
     with socket_on(brief["lfn"], PORT) as there, socket_on(brief["cn"]) as here:
         there.settimeout(0.05)
@@ -214,11 +216,12 @@ def test_a_mobile_router_that_is_to_keep_does_not_deregister() -> None:
         mr = car["mr"]
         before = programs(mr)
         assert mr.stop(mr.daemons["mobilenode"]) == 0
+        assert programs(mr).items() < before.items()
         assert len(home_bindings(car.home())) == 2
         assert car.echo(b"without an agent") == b"without an agent"
         mr.start_daemon("mobilenode", dataplane="ebpf")
         car.until_registered()
-        assert programs(mr) == before
+        assert programs(mr).keys() == before.keys()
 
 
 def test_cleanup_removes_what_a_killed_agent_has_left_and_nothing_else() -> None:
