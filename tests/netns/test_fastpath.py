@@ -43,8 +43,11 @@ MEGABYTE = bytes(1 << 20)
 
 @pytest.fixture(scope="module")
 def car() -> Iterator[Car]:
-    """Registered, both agents with the eBPF data plane; shared by the module: a test leaves it as it was."""
-    with car_lab() as car:
+    """Registered, both agents with the eBPF data plane; shared by the module: a test leaves it as it was.
+
+    Paths are not probed: the tests count packets.
+    """
+    with car_lab(paths={"probe": False}) as car:
         car.start(dataplane="ebpf")
         yield car
 
