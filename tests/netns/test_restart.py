@@ -35,7 +35,7 @@ UNLIMITED = replace(CAR, links=tuple(replace(link, rate=None) for link in CAR.li
 PROGRAMS = {"homeagent": "ha", "mobilenode": "mr"}
 
 
-CAPABILITIES = "-all,+net_admin,+net_raw,+bpf,+perfmon"  # packaging/systemd
+CAPABILITIES = "-all,+net_admin,+net_raw,+bpf,+perfmon,+net_bind_service"  # packaging/systemd
 NEVER = ("match", "ip", "src", "192.0.2.1/32", "flowid", "1:1")
 
 
