@@ -23,7 +23,11 @@ Routers reach each other by link-local addresses; the home agent has one address
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from labs.actions import Carrier
+from labs.checks import shared
 from labs.flows import Download, Stream
 from labs.scenario import Phase, Scenario
 from labs.topology import Daemon, Link, Node, Topology, advertise, interface, route
@@ -50,7 +54,7 @@ HOME_AGENT_SETTINGS = {
     ],
 }
 
-MOBILE_ROUTER_SETTINGS = {
+MOBILE_ROUTER_SETTINGS: dict[str, Any] = {
     "mobilenode": {
         "home_address": HOME_ADDRESS,
         "home_agent": HOME_AGENT,
@@ -144,25 +148,36 @@ CAR = Topology(
 
 _VOICE, _PROBE = Stream("voice", VOICE_PORT, rate=50), Stream("probe", port=6000, rate=250, size=100)
 _DOWNLOAD = Download("download", port=8080)
+_WEB = Download("web", port=8081, window=8 * 1024, connections=6)
+_SHARES = {"wlan0": 4, "wwan0": 1}
 _EACH_ON_ITS_LINK = {"voice": CELLULAR, "probe": WLAN, "download": WLAN}
-_ALL_ON_CELLULAR = {"voice": CELLULAR, "probe": CELLULAR, "download": CELLULAR}
-_GAP_LIMIT = 200.0  # milliseconds
+_ALL_ON_CELLULAR = {"voice": CELLULAR, "probe": CELLULAR, "download": CELLULAR, "web": CELLULAR}
+_GAP_LIMIT = 300.0  # milliseconds, with what waits for the slower link in front
+_SETTINGS = {
+    **MOBILE_ROUTER_SETTINGS,
+    "flow": [
+        *MOBILE_ROUTER_SETTINGS["flow"],
+        {"fid": 20, "name": "web", "protocol": "tcp", "source_port": _WEB.port, "share": _SHARES},
+    ],
+}
+_ROUTER = replace(CAR["mr"], daemons=(Daemon("mobilenode", _SETTINGS),))
 
 CAR_SCENARIO = Scenario(
     "car",
     "A vehicle with WLAN and cellular: several care-of addresses, one tunnel per flow, a handoff under live traffic",
-    CAR,
+    replace(CAR, nodes=tuple(_ROUTER if node.name == "mr" else node for node in CAR.nodes)),
     correspondent=("cn", CN),
     mobile=("lfn", LFN),
-    flows=(_VOICE, _PROBE, _DOWNLOAD),
+    flows=(_VOICE, _PROBE, _DOWNLOAD, _WEB),
     phases=(
         Phase(
             "both links",
-            "voice (UDP, 50 packets/s each way) over cellular, download (TCP) and probe (UDP, 250/s) over WLAN",
+            "voice over cellular, download and probe over WLAN, and six web connections shared between both, 4 to 1",
             lasts=3.0,
             registered=frozenset({1, 2}),
             on_link=_EACH_ON_ITS_LINK,
             lossless=("voice", "probe"),
+            checks=(shared("web", (WLAN, CELLULAR), at_least=10),),
         ),
         Phase(
             "WLAN ends",

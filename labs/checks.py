@@ -143,17 +143,17 @@ def median_gap(flow: str, phases: Sequence[str], at_most: float, what: str) -> J
     return judge
 
 
-def recovery(flow: str, noticed: str) -> Judge:
+def recovery(flow: str, noticed: str, **fields: str) -> Judge:
     """Where the time of a recovery goes, in milliseconds from what happened last in the phase; told, not limited.
 
-    Detection: until the mobile node reports `noticed`. Signalling: from there until the home agent has the Binding
-    Update. Forwarding: from there until a packet arrives that was sent after it (down), and from the detection until
-    one arrives that was sent after that (up), for the mobile node need not wait for anybody.
+    Detection: until the mobile node reports `noticed`, with these `fields`. Signalling: from there until the home agent
+    has the Binding Update. Forwarding: from there until a packet arrives that was sent after it (down), and from the
+    detection until one arrives that was sent after that (up), for the mobile node need not wait for anybody.
     """
 
     def judge(recording: Recording, played: Played) -> list[Check]:
         happened = played.moments[-1]
-        noticed_at = recording.reported(noticed, "mr", happened)
+        noticed_at = recording.reported(noticed, "mr", happened, fields)
         bound_at = recording.reported("binding registered", "ha", noticed_at)
         parts = {"detection": (happened, noticed_at), "signalling": (noticed_at, bound_at)}
         for direction, since in ((DOWN, bound_at), (UP, noticed_at)):

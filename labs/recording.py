@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from labs.flows import DIRECTIONS, DOWN, Download, Record, Stream, StreamReport, Window, octets_in, stream_report
@@ -92,11 +93,14 @@ class Recording:
     def phase(self, name: str) -> Played:
         return next(played for played in self.phases if played.name == name)
 
-    def reported(self, says: str, source: str, since: int | None) -> int | None:
-        """When the agent of a node first reported this after `since`; None if it did not."""
+    def reported(
+        self, says: str, source: str, since: int | None, fields: Mapping[str, Any] = MappingProxyType({})
+    ) -> int | None:
+        """When the agent of a node first reported this, with these fields, after `since`; None if it did not."""
         if since is None:
             return None
-        times = (report.time for report in self.reports if report.says == says and report.source == source)
+        found = (report for report in self.reports if report.says == says and report.source == source)
+        times = (report.time for report in found if fields.items() <= report.fields.items())
         return min((max(time, since) for time in times if time > since - LOG_PRECISION), default=None)
 
     def flow(self, name: str) -> Stream | Download:

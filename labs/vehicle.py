@@ -138,17 +138,19 @@ def vehicle(
     mobile_router: Mapping[str, Any] = _NOTHING,
     agent: Mapping[str, Any] = _NOTHING,
     node: Mapping[str, Any] = _NOTHING,
+    agent_tables: Mapping[str, Any] = _NOTHING,
     **tables: Any,
 ) -> Topology:
     """The whole network. `mobile_router` and `agent` are settings of the daemons' own tables, `node` of the entry of
-    the mobile router at the home agent; `tables` (`flow=[...]`) stand in the mobile router's file."""
+    the mobile router at the home agent; `tables` (`flow=[...]`) stand in the mobile router's file, `agent_tables` in
+    the home agent's."""
     settings = mobile_router_settings(accesses, mobile_router, **tables)
     return Topology(
         name,
         nodes=(
             correspondent(),
             core(accesses),
-            home_agent(home_agent_settings(agent, node)),
+            home_agent({**home_agent_settings(agent, node), **agent_tables}),
             *(access_router(access) for access in accesses),
             Node(
                 "mr",
