@@ -153,19 +153,24 @@ _SHARES = {"wlan0": 4, "wwan0": 1}
 _EACH_ON_ITS_LINK = {"voice": CELLULAR, "probe": WLAN, "download": WLAN}
 _ALL_ON_CELLULAR = {"voice": CELLULAR, "probe": CELLULAR, "download": CELLULAR, "web": CELLULAR}
 _GAP_LIMIT = 300.0  # milliseconds, with what waits for the slower link in front
+_PATHS = {"hold": 0.3, "longest_hold": 0.3}  # the story is short
 _SETTINGS = {
     **MOBILE_ROUTER_SETTINGS,
+    "paths": _PATHS,
     "flow": [
         *MOBILE_ROUTER_SETTINGS["flow"],
         {"fid": 20, "name": "web", "protocol": "tcp", "source_port": _WEB.port, "share": _SHARES},
     ],
 }
-_ROUTER = replace(CAR["mr"], daemons=(Daemon("mobilenode", _SETTINGS),))
+_NODES = {
+    "mr": replace(CAR["mr"], daemons=(Daemon("mobilenode", _SETTINGS),)),
+    "ha": replace(CAR["ha"], daemons=(Daemon("homeagent", {**HOME_AGENT_SETTINGS, "paths": _PATHS}),)),
+}
 
 CAR_SCENARIO = Scenario(
     "car",
     "A vehicle with WLAN and cellular: several care-of addresses, one tunnel per flow, a handoff under live traffic",
-    replace(CAR, nodes=tuple(_ROUTER if node.name == "mr" else node for node in CAR.nodes)),
+    replace(CAR, nodes=tuple(_NODES.get(node.name, node) for node in CAR.nodes)),
     correspondent=("cn", CN),
     mobile=("lfn", LFN),
     flows=(_VOICE, _PROBE, _DOWNLOAD, _WEB),

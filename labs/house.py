@@ -19,7 +19,7 @@ WLAN as long as that is any good.
 
 from __future__ import annotations
 
-from labs.actions import SetClock
+from labs.actions import Change, SetClock
 from labs.emulation import Quality
 from labs.flows import DOWN, UP, Stream
 from labs.scenario import Phase, Scenario
@@ -61,6 +61,7 @@ _RULES = [
     _rule("archive", _ARCHIVE.port, via=["dsl0", "wlan0"]),
     _rule("conference", _CONFERENCE.port, via=["wlan0", "dsl0"]),
 ]
+_BAD = {"loss": 0.9}
 _ALL = frozenset({1, 2, 3})
 _BY_DAY = {"phone": ADSL, "programme": SATELLITE, "requests": ADSL, "conference": WLAN, "archive": ADSL}
 _BY_NIGHT = {**_BY_DAY, "archive": WLAN}
@@ -90,6 +91,14 @@ HOUSE = Scenario(
             registered=_ALL,
             on_link=_BY_NIGHT,
             lossless=(*_SPARED, "conference", "archive"),
+        ),
+        Phase(
+            "an unreliable WLAN",
+            "it loses nine packets of ten: conference and archive fall back to ADSL, the others never notice",
+            lasts=2.0,
+            does=(Change(WLAN, "the WLAN loses 90 %", _BAD, _BAD),),
+            on_link={**_BY_DAY, "conference": ADSL},
+            lossless=_SPARED,
         ),
     ),
     clock="2031-05-01T21:30:00",

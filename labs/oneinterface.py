@@ -17,7 +17,8 @@ Router 2 withdraws, by a router advertisement, and comes back; then it dies with
 
 from __future__ import annotations
 
-from labs.actions import Advertise
+from labs.actions import Advertise, Kill, cut
+from labs.checks import gap
 from labs.flows import Stream
 from labs.scenario import Phase, Scenario
 from labs.topology import Daemon, Link, Node, Topology, advertise, interface
@@ -37,12 +38,13 @@ R1, R2 = "R1", "R2"
 
 _FIRST = Access(R1, "ar1", "2001:db8:a", "wlan0", 1, 10)
 _SECOND = Access(R2, "ar2", "2001:db8:b", "wlan0", 1, 10)
+_PATHS = {"hold": 0.3, "longest_hold": 0.3}  # the story is short
 _TOPOLOGY = Topology(
     "one-interface",
     nodes=(
         correspondent(),
         core((_FIRST, _SECOND)),
-        home_agent(home_agent_settings()),
+        home_agent({**home_agent_settings(), "paths": _PATHS}),
         access_router(_FIRST),
         access_router(_SECOND, preference="high"),
         Node("lan", (interface("ar1"), interface("ar2"), interface("mr")), switch=True),
@@ -53,7 +55,7 @@ _TOPOLOGY = Topology(
                 interface("lan0", "2001:db8:f00:1::1/64", advertises=advertise("2001:db8:f00:1::/64")),
             ),
             forwarding=True,
-            daemons=(Daemon("mobilenode", mobile_router_settings((_FIRST,), {})),),
+            daemons=(Daemon("mobilenode", mobile_router_settings((_FIRST,), {}, paths=_PATHS)),),
         ),
         Node("lfn", (interface("eth0", autoconf=True, token="::10"),)),
     ),
@@ -105,6 +107,14 @@ ONE_INTERFACE = Scenario(
             registered=_BOTH,
             on_link={"call": R2},
             gap_limit={"call": 500.0},
+        ),
+        Phase(
+            "it dies",
+            "router 2 dies without a word, and nothing that it had passes any more: the probes go unanswered",
+            lasts=1.5,
+            does=(Kill("ar2", "radvd"), cut(R2)),
+            on_link={"call": R1},
+            checks=(gap("call", 700.0),),
         ),
     ),
     story=__doc__,

@@ -127,7 +127,7 @@ RECOVERY = Scenario(
             does=(Kill("ha", "homeagent"), Start("ha", "homeagent")),
             registered=_BOTH,
             on_link=_on(WLAN),
-            checks=(gap("probe", 10_000.0),),
+            checks=(gap("probe", 15_000.0),),
         ),
     ),
     story=__doc__,

@@ -9,6 +9,7 @@ from labs.house import HOUSE
 from labs.nat import BLOCKED, IPV4_APPS, NAT, REBIND
 from labs.oneinterface import ONE_INTERFACE
 from labs.plain import PLAIN
+from labs.recovery import RECOVERY
 from labs.returning import RETURNING_HOME
 from labs.scenario import Scenario
 from labs.station import STATION
@@ -21,6 +22,7 @@ _ALL = (
     SURGERY,
     AMBULANCE,
     HOUSE,
+    RECOVERY,
     ONE_INTERFACE,
     RETURNING_HOME,
     NAT,
