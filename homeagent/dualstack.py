@@ -70,7 +70,7 @@ def place(
         udp = nat or forced or settings.udp_encapsulation == "force"
         encapsulation = Encapsulation.UDP if udp else Encapsulation.NATIVE
         return Place(outer.remote, encapsulation, outer.remote_port, stated if nat else None)
-    if known is not None and known.stated == stated and (ipv4 or not alone or outer is not None):
+    if known is not None and known.stated == stated and (ipv4 or outer is not None):
         return Place(known.care_of_address, known.encapsulation, known.port, known.inside)
     if ipv4:
         return BindingStatus.MCOA_UNKNOWN_COA  # it is to be registered from that very address first

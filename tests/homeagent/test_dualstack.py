@@ -100,6 +100,13 @@ def test_the_same_encapsulation_over_ipv6_where_nothing_else_gets_through() -> N
     assert tunnels(script)[1].encapsulation is Encapsulation.NATIVE
 
 
+def test_a_bulk_registration_that_comes_natively_forces_nothing_either() -> None:
+    script = Script(SETTINGS4)
+    script.update(bid(1, WLAN), flags=AHR | UpdateFlag.FORCE_UDP, outer=UdpEnds(HA, WLAN, remote_port=4191))
+    script.update(bid(1, WLAN), bid(2, CELLULAR))
+    assert {one.encapsulation for one in tunnels(script).values()} == {Encapsulation.NATIVE}
+
+
 def test_a_plain_binding_has_its_address_in_the_ipv4_care_of_address_option() -> None:
     script = Script(SETTINGS4)
     script.update(IPv4CareOfAddress(INSIDE), outer=ends(NAT, 5000))
