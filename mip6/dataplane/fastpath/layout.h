@@ -165,6 +165,14 @@ struct hop {
 	__u32 spare;
 };
 
+/* Where packets from one address to another were routed in this tick. */
+struct routed {
+	__u64 tick;
+	struct address source, destination;
+	__u32 device; /* that they came by */
+	__u8 family, protocol, into_tunnel, spare;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -240,6 +248,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct hop);
 } hops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOPS);
+	__type(key, __u32);
+	__type(value, struct routed);
+} ways SEC(".maps");
 
 /* No program reads it: replacing its element waits until no program runs that began before. */
 struct {
