@@ -121,7 +121,7 @@ def test_random_tables_and_packets(fast: FastPath) -> None:
             got = fast.decapsulate(outer, packet)
             assert got == wanted_in(held, outer, packet), f"{where}\n{outer} {packet.hex()}"
             seen[got.action] += 1
-    assert min(seen.values()) > TABLES, seen  # each happens often
+    assert min(seen.values()) > TABLES // 4, seen  # each happens often
 
 
 def arrival(random: Random, held: ForwardingTable, packet: bytes) -> Arrival:
