@@ -45,6 +45,7 @@ PATH_MTU_LIFETIME = 600.0  # seconds until a learned path MTU is forgotten (RFC 
 GOODBYE_TIME = 3.0  # seconds that a deregistration may take at shutdown: two tries
 CLOCK_JUMP = 1.0  # seconds
 ANSWERING = (PathState.UP, PathState.RECOVERING)  # probes get through
+FAILED = (PathState.DOWN, PathState.SILENT)  # they did, and no longer do; of a link that is back nothing is known yet
 
 
 class MobileNode:
@@ -252,7 +253,7 @@ class MobileNode:
         link = next((one.link for one in state.active() if one.bid == bid), None)
         if link is not None and path_state in ANSWERING:
             state.access.path_up(link)
-        elif link is not None and state.access.path_down(link):
+        elif link is not None and path_state in FAILED and state.access.path_down(link):
             state.ask_over(bid, link, now)
         return [path_report(path_state, {"bid": bid, "link": link, "state": str(path_state)})]
 
