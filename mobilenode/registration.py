@@ -94,7 +94,8 @@ class Registration:
     home_until: float | None = None  # when the home address ends, as far as it is known
     ipv4: Ipv4Home = field(default_factory=Ipv4Home)
     parked: dict[Subject, Parked] = field(default_factory=dict)  # one BID at a time: those that wait for their turn
-    asked_link: str | None = None  # the link whose state the next Binding Update is to find out
+    asked_link: str | None = None  # the link whose state a Binding Update is to find out
+    asking: bool = False  # what had to be said at once has been heard by another link: now that question
     due: float | None = None
     flows: tuple[FlowSettings, ...] = ()  # what the home agent is to hold; `flowchange` keeps both
     rules: tuple[FlowSettings, ...] = ()  # what this end does
@@ -222,7 +223,7 @@ class Registration:
         self.due = None
         update = work(self, now)
         if update is None:
-            self.in_flight, self.silent, self.asked_link = None, None, None
+            self.in_flight, self.silent, self.asked_link, self.asking = None, None, None, False
             self.parked.clear()
             return actions
         if self.hold is not None:
@@ -313,7 +314,8 @@ class Registration:
     def _nth(self, tries: int, *, in_udp: bool) -> Source | None:
         fit = [one for one in self.care_of if one.signals_in_udp == in_udp and self.sends(one)]
         good = self._good(fit)
-        links = sorted(fit, key=lambda one: (one.link != self.asked_link, one.bid not in good, one.priority, one.bid))
+        asked = self.asked_link if self.asking else None
+        links = sorted(fit, key=lambda one: (one.link != asked, one.bid not in good, one.priority, one.bid))
         return links[tries % len(links)].source() if links else None
 
     def _leaves_by(self, update: Update) -> Source | None:
@@ -386,10 +388,13 @@ class Registration:
         if one is not None and udp:
             wanted = next((link.keepalive for link in self.settings.links if link.name == one.link), None)
             refresh = min(refresh, keepalive(nat, wanted) * self.random.uniform(*JITTER))
+        if one is not None and one.link == self.asked_link != sent.link and not self.asking:
+            self.asking, refresh = True, 0.0
         self.update_list.held[binding.bid] = Held(binding, lifetime, sent.time + lifetime, sent.time + refresh, udp)
 
     def ask_over(self, bid: int, link: str, now: float) -> None:
-        """Find out by a Binding Update over this link whether the home agent is still reached by it."""
+        """Find out by a Binding Update over this link whether the home agent is still reached by it; first flows leave
+        it by a Binding Update over a better one, which is not to wait for an answer that may never come."""
         held = self.update_list.held.get(bid)
         if held is not None:
             self.asked_link = link
