@@ -243,6 +243,14 @@ class Measurement:
         while self._minimum and self._minimum[0][0] <= second - WINDOW:
             self._minimum.popleft()
 
+    def outage_over(self) -> None:
+        """What was lost while nothing passed is no measure of what the path loses otherwise: the recent loss begins
+        anew, or the next outage would take longer to be told from chance."""
+        if self._history:
+            second = self._history[-1][0]
+            self._history.clear()
+            self._history.append((second, *self._loss.totals()))
+
     def timeout(self) -> float:
         """Seconds after which a probe without an answer is lost."""
         if self._smoothed is None:

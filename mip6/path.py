@@ -192,6 +192,8 @@ class Path:
 
     def answered(self, sent: float) -> None:
         """A probe, sent then, is answered."""
+        if self.state is PathState.DOWN:
+            self.measurement.outage_over()
         if sent > self._answered:
             self._answered = sent
             while self._lost and self._lost[0] <= sent:
