@@ -56,7 +56,7 @@ class Attachment:
     not_before: float = 0.0  # when the next turn may come: after a round without any answer they become rare
     verify: float | None = None  # when probes must have got through
     udp: bool = False  # its data goes inside UDP already, by this way or because of a NAT
-    suspected: bool = False  # probes stopped: the next answer to a Binding Update tells whether the link is dead
+    suspected: bool = False  # probes stopped: the next answer to a Binding Update tells whether the link is alive
 
     def open(self) -> tuple[Way, ...]:
         """The ways that may be tried, best first."""
@@ -111,19 +111,17 @@ class Access:
             self._links[link].unanswered += 1
             self._links[link].sent = now
 
-    def answered(self, link: str, now: float) -> list[Action]:
+    def answered(self, link: str, now: float) -> None:
         """The home agent answered a Binding Update that left by this link."""
         one = self._links.get(link)
         if one is None:
-            return []
+            return
         if one.unanswered > 1:  # it was silent too: the home agent was, and the other links are not to blame
             for other in self._links.values():
                 other.unanswered = 0
         one.unanswered, one.turns, one.not_before, one.memory.proven = 0, 0, 0.0, True
-        if one.suspected:
-            one.suspected = False
-            return self._data_failed(link, one, now)
-        return []
+        if one.suspected:  # a home agent that was away answers too: probes have a moment to get through again
+            one.suspected, one.memory.verified, one.verify = False, False, now + VERIFICATION
 
     def registered(self, link: str, udp: bool, now: float) -> None:
         """The home agent holds the binding of this link: from now on its tunnel, which is `udp` or not, carries probes.

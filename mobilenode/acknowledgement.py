@@ -31,7 +31,8 @@ def acknowledge(state: Registration, message: BindingAcknowledgement, now: float
     sent = _answered(state, message)
     if sent is None:
         return None
-    return [*state.access.answered(sent.link, now), *_judge(state, sent, message, now)]
+    state.access.answered(sent.link, now)
+    return _judge(state, sent, message, now)
 
 
 def _judge(state: Registration, sent: SentUpdate, message: BindingAcknowledgement, now: float) -> list[Action]:

@@ -404,8 +404,32 @@ def test_a_path_that_falls_silent_is_asked_and_only_a_tunnel_that_is_blocked_cha
     world.run(20)  # nobody answers: the link is dead, or the home agent; the way is not to blame
     assert {one.outer for one in world.sent} == {None}
     world.answer()  # the home agent is there after all
+    world.run(1.9)
+    assert {one.outer for one in world.sent} == {None}, "it may only just have started: probes are given their time"
+    world.run(0.2)
     sent = world.sent[-1]
     assert sent.outer == UdpEnds(WLAN, AGENT) and sent.update.flags & UpdateFlag.FORCE_UDP
+
+
+def test_a_home_agent_that_was_away_and_answers_probes_again_changes_no_way() -> None:
+    world = native()
+    path(world, PathState.UP)
+    world.run(10)
+    path(world, PathState.SILENT)
+    world.run(20)
+    world.answer()
+    path(world, PathState.UP)
+    world.run(30)
+    assert {one.outer for one in world.sent} == {None}
+
+
+def test_a_link_that_is_back_is_no_sign_of_a_blocked_tunnel() -> None:
+    world = native()
+    path(world, PathState.UP)
+    sent = len(world.sent)
+    path(world, PathState.UNMEASURED)  # its carrier came back: nothing is known of the path yet
+    world.run(20)
+    assert len(world.sent) == sent
 
 
 def test_a_nat_that_forgot_its_mapping_gets_a_binding_update_at_once() -> None:
