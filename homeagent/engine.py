@@ -27,23 +27,20 @@ from homeagent.registration import Accepted, Refusal
 from homeagent.revocation import Revocations, requested_bids
 from homeagent.security import Discard, authenticate
 from homeagent.settings import HomeAgentSettings, NodeSettings
+from homeagent.tunnels import Tunnels
 from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
 from mip6.explain import explain, question
-from mip6.forwarding import End, ForwardingTable, IPAddress, Node
+from mip6.forwarding import ForwardingTable
 from mip6.headers import SignallingPacket, parse_packet
 from mip6.icmp6 import HomeAgentDiscoveryRequest, MobilePrefixSolicitation
 from mip6.messages import BindingRevocationAcknowledgement, BindingUpdate, decode_message
 from mip6.numbers import BindingStatus
-from mip6.path import PathState
-from mip6.paths import path_report
 from mip6.ratelimit import RateLimit
 from mip6.wire import FormError
 
 if TYPE_CHECKING:
     from random import Random
-
-PATH_MTU_LIFETIME = 600.0  # seconds after which a learned path MTU is forgotten (RFC 8201 §4)
 
 
 class HomeAgent:
@@ -53,10 +50,7 @@ class HomeAgent:
         self.settings = settings
         self._nodes = {node.home_address: node for node in settings.nodes}
         self._cache: dict[IPv6Address, BindingCacheEntry] = {}
-        self._forwarding: dict[IPv6Address, Node] = {}
-        self._path_mtus: dict[IPAddress, int] = {}
-        self._path_mtus_end = 0.0  # when the oldest learned path MTU is forgotten
-        self._paths: dict[IPv6Address, dict[int, PathState]] = {}  # what this end's own probes say
+        self._tunnels = Tunnels(settings, self._nodes, self._cache)
         self._checking: dict[IPv6Address, events.PacketReceived] = {}  # first registrations waiting for DAD
         self._revocations = Revocations(settings, random)
         self._deadlines = Deadlines()
@@ -81,11 +75,11 @@ class HomeAgent:
             case events.DuplicateAddressChecked(address, duplicate):
                 return self._address_checked(address, duplicate, now)
             case events.PathMtuChanged(_, remote, mtu):
-                return self._path_mtu(remote, mtu, now)
+                return self._tunnels.path_mtu(remote, mtu, now)
             case events.RouterAdvertised():
                 return self._learn(event, now)
             case events.PathChanged():
-                return self._path_changed(event)
+                return self._tunnels.path_changed(event)
             case events.OperatorRequest("revoke", arguments):
                 return self._revoke(arguments, now)
             case events.OperatorRequest(command):
@@ -100,20 +94,13 @@ class HomeAgent:
         """When `TimerExpired` is due, and what for."""
         first = self._deadlines.next()
         found = [(first[0], f"binding of {first[1]}")] if first else []
-        if self._path_mtus:
-            found.append((self._path_mtus_end, "learned path MTUs"))
+        if (forgotten := self._tunnels.deadline()) is not None:
+            found.append((forgotten, "learned path MTUs"))
         return min(found, default=None)
 
     def forwarding_table(self) -> ForwardingTable:
         """The whole desired state of the data plane; nodes that did not change are the same objects."""
-        return ForwardingTable(
-            End.HOME_AGENT,
-            self.settings.address,
-            dict(self._forwarding),
-            eliminate_duplicates=self.settings.eliminate_duplicates,
-            ipv4_address=self.settings.ipv4_address,
-            zero_checksum=self.settings.udp_zero_checksum,
-        )
+        return self._tunnels.table()
 
     def kernel_state(self) -> actions.KernelState:
         """The whole desired state of routes and proxied neighbours."""
@@ -159,12 +146,7 @@ class HomeAgent:
 
     def explain(self, arguments: Mapping[str, object]) -> dict[str, Any]:
         """What `mip6 explain` shows of one packet; ValueError when it is none."""
-        known = {
-            home: views.background(entry, self._paths.get(home, {}))
-            for home, entry in self._cache.items()
-            if entry.bindings
-        }
-        return explain(self.forwarding_table(), question(arguments), known)
+        return explain(self.forwarding_table(), question(arguments), self._tunnels.backgrounds())
 
     # --- Binding Update ---------------------------------------------------------------------------------------------
 
@@ -297,16 +279,7 @@ class HomeAgent:
         self._cache[home] = entry
         self._ipv4.hold(entry)
         self._arm(home)
-        result: list[Action] = []
-        if entry.bindings:
-            node = self._nodes.get(home) or NodeSettings(home_address=home)
-            states = self._paths.get(home, {})
-            new = views.forwarding_node(self.settings, node, entry, self._path_mtus, states)
-            if self._forwarding.get(home) != new:
-                self._forwarding[home] = new
-                result.append(actions.ForwardingChanged())
-        elif self._forwarding.pop(home, None) is not None:
-            result.append(actions.ForwardingChanged())
+        result = self._tunnels.update(entry)
         if self.settings.home_link is not None and (before is None or views.served(before) != views.served(entry)):
             result.append(actions.KernelChanged())
         return result
@@ -317,10 +290,7 @@ class HomeAgent:
         self._deadlines.set(home, min((one for one in deadlines if one is not None), default=None))
 
     def _expire(self, now: float) -> list[Action]:
-        result: list[Action] = []
-        if self._path_mtus and self._path_mtus_end <= now:
-            self._path_mtus.clear()
-            result += self._rebuild()
+        result = self._tunnels.expire(now)
         for home in self._deadlines.take(now):
             result += self._expire_node(home, now)
             self._arm(home)
@@ -398,27 +368,3 @@ class HomeAgent:
         if bids is None:
             return self._count("ignored")
         return self._end(home, bids, "revoked")
-
-    def _path_mtu(self, remote: IPAddress, mtu: int, now: float) -> list[Action]:
-        if mtu >= self._path_mtus.get(remote, self.settings.mtu):
-            return []
-        if not self._path_mtus:
-            self._path_mtus_end = now + PATH_MTU_LIFETIME
-        self._path_mtus[remote] = mtu
-        return [Report("path MTU", fields={"care_of_address": str(remote), "mtu": mtu}), *self._rebuild()]
-
-    def _path_changed(self, event: events.PathChanged) -> list[Action]:
-        """A path that is not good enough is used by this end only when there is nothing better."""
-        home, states = event.home_address, self._paths.setdefault(event.home_address, {})
-        states[event.bid] = event.state
-        entry = self._cache.get(home)
-        if entry is None:
-            del self._paths[home]
-            return []
-        self._paths[home] = {bid: one for bid, one in states.items() if entry.binding(bid) is not None}
-        fields = {"home_address": str(home), "bid": event.bid, "state": str(event.state)}
-        return [*self._set_entry(entry), path_report(event.state, fields)]
-
-    def _rebuild(self) -> list[Action]:
-        changes = [change for entry in list(self._cache.values()) for change in self._set_entry(entry)]
-        return changes[:1]

@@ -72,10 +72,6 @@ class Access:
     probing: bool = False
     _memories: dict[Network, Memory] = field(default_factory=dict)
     _links: dict[str, Attachment] = field(default_factory=dict)
-    _receive_only: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._receive_only = frozenset(link.name for link in self.settings.links if link.receive_only)
 
     def observe(self, links: Iterable[LinkState]) -> None:
         """A new snapshot: links that are attached to another network begin anew, or as remembered."""
@@ -193,7 +189,7 @@ class Access:
 
     def _in_question(self, one: Attachment) -> bool:
         memory = one.memory
-        if one.key[0] in self._receive_only:
+        if not self.settings.sends(one.key[0]):
             return False  # no probe is sent over it, so that none is answered says nothing
         alternative = memory.way != one.ways[0] if memory.way.udp else _udp_of(one) is not None
         return alternative and not (memory.verified or memory.hopeless)

@@ -1,7 +1,7 @@
 """The mobile node as a pure engine: events in, actions out (RFC 6275 §11, RFC 3963 §5, RFC 5648 §5, RFC 6089 §5.2).
 
 How it thinks: an event changes what is observed (`movement`), what the home agent said (`acknowledgement`) or what is
-wanted; then `Registration.advance` sends what is due. Forwarding table and kernel state are functions of all that
+wanted; then `sending.advance` sends what is due. Forwarding table and kernel state are functions of all that
 (`views`), so a lost link leaves the table in the same turn, before the home agent has heard of it.
 """
 
@@ -26,7 +26,7 @@ from mip6.explain import question
 from mip6.forwarding import End, ForwardingTable, IPAddress
 from mip6.path import PathState
 from mip6.paths import path_report
-from mobilenode import views
+from mobilenode import sending, views
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import Way, care_of_addresses, home_link
@@ -130,7 +130,7 @@ class MobileNode:
         if self._gone:
             return None
         found = [(when, "learned path MTU") for _, when in self._path_mtus.values()]
-        registration = self._registration.deadline()
+        registration = sending.deadline(self._registration)
         if registration is not None:
             found.append(registration)
         access = self._registration.access.deadline()
@@ -174,7 +174,7 @@ class MobileNode:
         ]
 
     def _advance(self, now: float) -> list[Action]:
-        sent = self._registration.advance(now)
+        sent = sending.advance(self._registration, now)
         self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
         return sent
 

@@ -1,8 +1,9 @@
-"""Registration: its state, and when the next Binding Update is sent (RFC 6275 §11.7, §11.8; RFC 5648 §5).
+"""Registration: its state, and what is to be registered (RFC 6275 §11.7, RFC 5648 §5).
 
 Every moment the wanted state (care-of addresses, flows, or nothing at all) is compared with what the home agent may
 hold according to the binding update list; `plan.work` is the Binding Update that removes the first difference, None
-when there is none. So nothing has to remember why an update is needed, and the newest state always wins.
+when there is none, `sending.advance` sends it. So nothing has to remember why an update is needed, and the newest
+state always wins.
 """
 
 from __future__ import annotations
@@ -13,34 +14,27 @@ from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from mip6.actions import Action, Report, SendPacket
 from mip6.auth import ntp_timestamp
-from mip6.numbers import FlowStatus
 from mip6.options import NatDetection
 from mip6.path import PathState
 from mip6.paths import best
 from mobilenode.access import Access
-from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate, Update
+from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate
 from mobilenode.dualstack import JITTER, Ipv4Home, keepalive, needs_udp
-from mobilenode.movement import SHORTEST_USE, CareOfAddress, HomeLink, Source
-from mobilenode.plan import Goal, Mode, one_by_one, work
+from mobilenode.movement import CareOfAddress, HomeLink, Source
+from mobilenode.plan import Goal, Mode
 from mobilenode.policy import Direction, resolve
 from mobilenode.settings import FlowSettings, MobileNodeSettings
-from mobilenode.turns import TURN, Parked, Subject, subject
-from mobilenode.updates import binding_update
+from mobilenode.turns import Parked, Subject
 
 if TYPE_CHECKING:
     from random import Random
 
-INITIAL_BINDACK_TIMEOUT = 1.0  # seconds, RFC 6275 §12
-FIRST_REGISTRATION_TIMEOUT = 1.5  # seconds, InitialBindackTimeoutFirstReg, RFC 6275 §13
-MAX_BINDACK_TIMEOUT = 32.0  # seconds, RFC 6275 §12
 MAX_UPDATE_RATE = 3  # Binding Updates per second, RFC 6275 §12
 REFRESH = (0.5, 0.75)  # share of the granted lifetime after which it is refreshed
 LOWEST_PRIORITY = 127  # BID-PRI of a path that is used only when there is no other (RFC 6089 §4.1)
 SLOW_RETRY = 30.0  # seconds until a refused registration is tried again, doubled up to ...
 SLOWEST_RETRY = 600.0
-HOPELESS = (FlowStatus.MALFORMED, FlowStatus.SELECTOR_FORMAT_NOT_SUPPORTED)  # the same flow would be refused again
 
 
 # not of the home agent
@@ -86,7 +80,7 @@ class Registration:
     clock: int = 0
     last_timestamp: int = 0
     in_flight: SentUpdate | None = None
-    interval: float = INITIAL_BINDACK_TIMEOUT
+    interval: float = 0.0  # seconds that the one in flight has for its answer
     retransmit: float = 0.0
     tries: int = 0
     silent: float | None = None  # since when Binding Updates go out without an answer
@@ -134,15 +128,11 @@ class Registration:
         """
         ranked = sorted(self.care_of, key=lambda one: (one.priority, one.bid))
         if self.mode is Mode.PLAIN:
-            ranked = [replace(one, bid=PLAIN) for one in ranked if self.sends(one)][:1]
+            ranked = [replace(one, bid=PLAIN) for one in ranked if self.settings.sends(one.link)][:1]
         ranked = [one for one in ranked if not self._is_refused(one)]
         good = self._good(ranked)
         last = [replace(one, priority=LOWEST_PRIORITY) for one in ranked if one.bid not in good]
         return tuple([one for one in ranked if one.bid in good] + last)
-
-    def sends(self, one: CareOfAddress) -> bool:
-        """Whether anything may be sent over its link, which may be receive-only."""
-        return not any(link.receive_only for link in self.settings.links if link.name == one.link)
 
     def _good(self, among: Sequence[CareOfAddress]) -> frozenset[int]:
         """The BIDs to use: of the best paths, those whose link's monthly volume is not used up, if there are any."""
@@ -209,97 +199,7 @@ class Registration:
         missing = any(possible.get(fid) != {flow} for fid, flow in wanted.items())
         return not missing and all(possible[fid] == {None} for fid in rest)
 
-    # --- sending --------------------
-
-    def advance(self, now: float) -> list[Action]:
-        """Expire what is over, then send what is due. Sets `due`, when to look again for the sake of a packet."""
-        actions: list[Action] = [
-            Report("binding expired", "warning", {"bid": bid}) for bid in self.update_list.expire(now)
-        ]
-        self.refused = {bid: one for bid, one in self.refused.items() if now < one.retry}
-        actions += self._drop_ending(now)
-        if self.hold is not None and self.hold <= now:
-            self.hold = None
-        self.due = None
-        update = work(self, now)
-        if update is None:
-            self.in_flight, self.silent, self.asked_link, self.asking = None, None, None, False
-            self.parked.clear()
-            return actions
-        if self.hold is not None:
-            return actions
-        if self._leaves_by(update) is None or self.home_agent is None:
-            # nothing can be sent; when a link comes back the first try goes out at once
-            self.in_flight, self.silent = None, None
-            return actions
-        self._change_turns(update)
-        again = self.in_flight is not None and self.in_flight.update == update
-        if again and now < self.retransmit:
-            self.due = self._next_turn(now)
-            return actions
-        if len(self.send_times) == MAX_UPDATE_RATE and now < self.send_times[0] + 1.0:
-            self.due = self.send_times[0] + 1.0
-            return actions
-        if again and self.in_flight is not None:
-            update = self.in_flight.update  # the very same, so that the list knows it for a repetition
-            self.interval = min(self.interval * 2, MAX_BINDACK_TIMEOUT)
-            self.tries += 1
-            if self.interval == MAX_BINDACK_TIMEOUT and self.tries < 6:
-                actions.append(Report("home agent does not answer", "warning", {"tries": self.tries}))
-        else:
-            self.interval = INITIAL_BINDACK_TIMEOUT if self.update_list.held else FIRST_REGISTRATION_TIMEOUT
-            self.tries = 0
-        actions.append(self._send(update, now))
-        self.retransmit = now + self.interval
-        self.due = self._next_turn(now)
-        return actions
-
-    def _change_turns(self, update: Update) -> None:
-        """Where each BID is registered by itself, the one in flight waits for its next turn beside the others."""
-        if not one_by_one(self):
-            self.parked.clear()
-            return
-        flying = self.in_flight
-        if flying is not None and subject(flying.update) != subject(update):
-            self.parked[subject(flying.update)] = Parked(flying, self.interval, self.retransmit, self.tries)
-            parked = self.parked.pop(subject(update), None)
-            if parked is not None and parked.sent.update == update:
-                self.in_flight, self.interval = parked.sent, parked.interval
-                self.retransmit, self.tries = parked.retransmit, parked.tries
-
-    def _next_turn(self, now: float) -> float:
-        """When the one in flight is sent again, or another may be sent."""
-        assert self.in_flight is not None
-        over = self.in_flight.time + TURN
-        return min(self.retransmit, over) if one_by_one(self) and now < over else self.retransmit
-
-    def _drop_ending(self, now: float) -> list[Action]:
-        """Deregister a care-of address before it ends: its packets would go to nobody, or to the next to have it."""
-        ending = [one for one in self.care_of if one.ending(now)]
-        self.care_of = tuple(one for one in self.care_of if one not in ending)
-        return [
-            Report("care-of address ends", "warning", {"bid": one.bid, "care_of_address": str(one.address)})
-            for one in ending
-        ]
-
-    def deadline(self) -> tuple[float, str] | None:
-        """When `advance` has to be called again, and why."""
-        times: list[tuple[float, str]] = []
-        if self.due is not None:
-            times.append((self.due, "binding update"))
-        if self.stopped is None:
-            if self.hold is not None:
-                times.append((self.hold, "retry after refusal"))
-            times += [(one.retry, "retry of a BID") for one in self.refused.values()]
-            if self.goal is Goal.REGISTERED and self.due is None and self.hold is None and self.active():
-                times += [(one.refresh, "refresh") for one in self.update_list.held.values()]
-        times += [(one.expires, "binding expires") for one in self.update_list.held.values()]
-        times += [
-            (one.valid_until - SHORTEST_USE, "care-of address ends")
-            for one in self.care_of
-            if one.valid_until is not None
-        ]
-        return min(times, default=None)
+    # --- where it may leave by --------------------
 
     def source(self, tries: int) -> Source | None:
         """Where signalling leaves natively: the best link, another at each retransmission; at home the home link."""
@@ -312,45 +212,11 @@ class Registration:
         return self.source(tries) or self._nth(tries, in_udp=True)
 
     def _nth(self, tries: int, *, in_udp: bool) -> Source | None:
-        fit = [one for one in self.care_of if one.signals_in_udp == in_udp and self.sends(one)]
+        fit = [one for one in self.care_of if one.signals_in_udp == in_udp and self.settings.sends(one.link)]
         good = self._good(fit)
         asked = self.asked_link if self.asking else None
         links = sorted(fit, key=lambda one: (one.link != asked, one.bid not in good, one.priority, one.bid))
         return links[tries % len(links)].source() if links else None
-
-    def _leaves_by(self, update: Update) -> Source | None:
-        """Where a Binding Update leaves. Inside UDP it leaves by the care-of address that it states, by no other."""
-        stated = {one.care_of_address for one in update.bindings}
-        own = next((one for one in self.care_of if one.address in stated), None)
-        if self.home is None and own is not None and own.signals_in_udp:
-            return own.source()
-        return self.source(self.tries) if update.bindings else self.source_in_udp(self.tries)
-
-    def _send(self, update: Update, now: float) -> SendPacket:
-        source = self._leaves_by(update)
-        assert source is not None and self.home_agent is not None
-        if any(one.refresh <= now for one in self.update_list.held.values()):
-            # a refresh is the time to ask again for a flow that the home agent had no room for or did not allow
-            self.refused_flows = {fid: one for fid, one in self.refused_flows.items() if one[1] in HOPELESS}
-        sequence = (self.update_list.sequence + 1) % 65536
-        lifetime = self._lifetime(update, now)
-        sent = SentUpdate(update, sequence, self.timestamp(now), self.clock, now, lifetime, source.link)
-        self.update_list.sent(sent)
-        self.access.sent(source.link, now)
-        self.in_flight = sent
-        self.cleared = False
-        self.send_times.append(now)
-        if self.silent is None:
-            self.silent = now
-        return binding_update(self.settings, sent, source, self.home_agent, self.ipv4.wanted(self.settings))
-
-    def _lifetime(self, update: Update, now: float) -> int:
-        """No longer than the home address and any care-of address are valid (RFC 6275 §11.7.1); units of 4 seconds."""
-        named = {one.care_of_address for one in update.bindings}
-        ends = [one.valid_until - now for one in self.care_of if one.address in named and one.valid_until is not None]
-        if self.home_until is not None:
-            ends.append(self.home_until - now)
-        return max(4, int(min([self.settings.lifetime, *ends])) // 4 * 4)
 
     def wall(self, now: float) -> float:
         """The time of day as the home agent would have it."""

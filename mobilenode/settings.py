@@ -171,6 +171,10 @@ class MobileNodeSettings:
     record: str | None = None
     udp_zero_checksum: bool = False
 
+    def sends(self, link: str) -> bool:
+        """Whether anything may be sent over this link, which may be receive-only."""
+        return not any(one.receive_only for one in self.links if one.name == link)
+
     def addresses_of(self, home_agent: IPv6Address) -> tuple[IPAddress, ...]:
         """Where a home agent is reached: by its IPv6 address and, if it has one, an IPv4 address."""
         known = dict(zip(self.home_agents, self.home_agents_ipv4, strict=False))

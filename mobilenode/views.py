@@ -42,7 +42,7 @@ def usable(state: Registration) -> dict[int, CareOfAddress]:
     while another works: a link that returns loses nothing. Alone, it is used right after the Binding Update was sent
     (RFC 6275 §11.6.3). Never one of a receive-only link.
     """
-    active = [one for one in state.active() if state.sends(one)]
+    active = [one for one in state.active() if state.settings.sends(one.link)]
     registered = {one.bid: one for one in active if state.registered(one)}
     if registered or state.hold is not None or state.stopped is not None:
         return registered
