@@ -24,8 +24,9 @@ test-vm: setup
 labs: setup
 	@$(VENV)/bin/mip6 lab all
 
+# All benchmarks, or some: make bench PARTS="tcp pps-64"
 bench: setup
-	@$(VENV)/bin/python -m labs.bench
+	@$(VENV)/bin/python -m labs.bench $(addprefix --only=,$(PARTS))
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

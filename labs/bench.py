@@ -1,34 +1,101 @@
-"""`make bench`: every benchmark in one run, as a table and in build/bench.json."""
+"""`make bench`: every benchmark in one run, as a table and in build/bench.json.
+
+A run goes part by part. What has been measured is written after each, so that a part that fails costs its own rows
+only: it is named, the others go on, and the exit status is 1. `--only PART` measures that part anew and leaves the
+other rows of build/bench.json as they are.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from labs import bench_agent, bench_dataplane, bench_fastpath, bench_probes, bench_userspace
 
 OUTPUT = Path("build/bench.json")
+Row = dict[str, Any]
+
+ANYWHERE: Mapping[str, Callable[[], list[Row]]] = {
+    "codecs": bench_agent.codecs,
+    "registrations": bench_agent.registrations,
+    "keepalives": bench_agent.keepalives,
+}
+AS_ROOT: Mapping[str, Callable[[], list[Row]]] = {
+    "tcp": bench_dataplane.tcp,
+    "pps-64": partial(bench_dataplane.packets, 64),
+    "pps-1200": partial(bench_dataplane.packets, 1200),
+    "delay": bench_dataplane.delay,
+    "many-nodes": bench_dataplane.many_nodes,
+    "both-paths": bench_dataplane.both_paths,
+    "fastpath": bench_fastpath.measure,
+    "userspace": bench_userspace.measure,
+    "probes": bench_probes.measure,
+}
+PARTS = {**ANYWHERE, **AS_ROOT}
 
 
 def main() -> int:
-    """Measure, print, write; the data plane only as root, which is said where it is left out."""
-    rows = bench_agent.measure()
-    if os.geteuid() == 0 and Path("/dev/net/tun").exists():
-        rows += bench_dataplane.measure()
-        rows += bench_fastpath.measure()
-        rows += bench_userspace.measure()
-        rows += bench_probes.measure()
-    else:
-        print("bench: the data plane needs root and /dev/net/tun: not measured", file=sys.stderr)
-    for row in rows:
-        ratio = "" if row["ratio_to_plain"] is None else f"{row['ratio_to_plain']:8.3f} of plain"
-        print(f"{row['name']:28} {row['value']:14,.2f} {row['unit']:10}{ratio}")
+    """Measure, print, write; what needs root only as root, which is said where it is left out."""
+    parser = argparse.ArgumentParser(prog="labs.bench", description="Run the benchmarks.")
+    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    chosen: list[str] = parser.parse_args().only or list(PARTS)
+    rows = _written() if set(chosen) != set(PARTS) else {}
+    refused = [part for part in chosen if part in AS_ROOT and not _root()]
+    if refused:
+        print(f"bench: needs root and /dev/net/tun, not measured: {', '.join(refused)}", file=sys.stderr)
+    failed = []
+    for part in chosen:
+        if part in refused:
+            continue
+        print(f"{part}:", flush=True)
+        start = time.monotonic()
+        try:
+            found = PARTS[part]()
+        except (OSError, subprocess.SubprocessError, RuntimeError, ValueError) as error:
+            print(f"bench: {part} failed, nothing of it is written: {error}", file=sys.stderr)
+            failed.append(part)
+            continue
+        for row in found:
+            print(f"  {_line(row)}", flush=True)
+        rows |= {row["name"]: row for row in found}
+        _write(rows)
+        print(f"  ({time.monotonic() - start:.0f} s)", flush=True)
+    print(f"written to {OUTPUT}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+def _root() -> bool:
+    return os.geteuid() == 0 and Path("/dev/net/tun").exists()
+
+
+def _line(row: Row) -> str:
+    """A row of the table: name, value, unit, and its ratios."""
+    ratios = [
+        f"{row[key]:.3f} {key[len('ratio_') :].replace('_', ' ')}"
+        for key in row
+        if key.startswith("ratio_") and row[key]
+    ]
+    return f"{row['name']:28} {row['value']:14,.2f} {row['unit']:14} {', '.join(ratios)}".rstrip()
+
+
+def _written() -> dict[str, Row]:
+    """The rows of former runs by name, in their order."""
+    if not OUTPUT.exists():
+        return {}
+    return {row["name"]: row for row in json.loads(OUTPUT.read_text())}
+
+
+def _write(rows: Mapping[str, Row]) -> None:
     OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"written to {OUTPUT}")
-    return 0
+    OUTPUT.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
 
 
 if __name__ == "__main__":

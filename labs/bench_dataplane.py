@@ -21,6 +21,7 @@ from mip6.dataplane import choose
 
 Row = dict[str, Any]
 NOTHING: Mapping[str, str] = MappingProxyType({})
+COMPARED = ("plain", "srv6", "ebpf", "ebpf_noshortcut", "userspace")
 MTU = 1500 - 40  # of the tunnels, in octets
 SEGMENTS = {"mr": "2001:db8:a::1:1", "ha": "2001:db8:2::1:1"}  # the kernel's own tunnel: SRv6 with one segment
 TUNNEL_ROUTES = (("mr", "2001:db8:c::/64 dev mip0 metric 1"), ("ha", f"{MOBILE_NETWORK} dev mip0 metric 1"))
@@ -87,20 +88,38 @@ def _rows(figure: str, unit: str, values: Mapping[str, float], names: Mapping[st
     ]
 
 
-def measure() -> list[Row]:
-    """All figures; `ratio_to_plain` is None for plain forwarding itself. Needs root and iperf3."""
-    rows: list[Row] = []
-    with networks("plain", "srv6", "ebpf", "ebpf_noshortcut", "userspace") as made:
-        names = {"plain": "plain_tcp_gbps", "userspace": "userspace_tcp_gbps"}
-        rows += _rows("tcp_gbps_down", "Gbit/s", in_turn(made, partial(Network.tcp_gbps, down=True)), names)
-        rows += _rows("tcp_gbps_up", "Gbit/s", in_turn(made, partial(Network.tcp_gbps, down=False)))
-        for size in (64, 1200):
-            rows += _rows(f"pps_{size}", "packets/s", in_turn(made, partial(Network.packets_per_second, size=size)))
-        rows += _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99))
+def tcp() -> list[Row]:
+    """One TCP connection, each way."""
+    with networks(*COMPARED) as made:
+        down = in_turn(made, partial(Network.tcp_gbps, down=True))
+        up = in_turn(made, partial(Network.tcp_gbps, down=False))
+    rows = _rows("tcp_gbps_down", "Gbit/s", down, {"plain": "plain_tcp_gbps", "userspace": "userspace_tcp_gbps"})
+    return rows + _rows("tcp_gbps_up", "Gbit/s", up)
+
+
+def packets(size: int) -> list[Row]:
+    """Packets of `size` octets per second."""
+    with networks(*COMPARED) as made:
+        return _rows(f"pps_{size}", "packets/s", in_turn(made, partial(Network.packets_per_second, size=size)))
+
+
+def delay() -> list[Row]:
+    """The 99th percentile of the one-way delay."""
+    with networks(*COMPARED) as made:
+        return _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99))
+
+
+def many_nodes() -> list[Row]:
+    """A home agent of 100,000 nodes beside one with a single node."""
     with networks("plain", "ebpf", "ebpf_100k") as made:
         found = in_turn(made, partial(Network.packets_per_second, size=64))
-        row = _rows("pps_64", "packets/s", found, {"ebpf_100k": "ebpf_pps_64_100k"})[2]
-        rows.append(row | {"ratio_to_one_node": row["value"] / found["ebpf"]})
+    row = _rows("pps_64", "packets/s", found, {"ebpf_100k": "ebpf_pps_64_100k"})[2]
+    return [row | {"ratio_to_one_node": row["value"] / found["ebpf"]}]
+
+
+def both_paths() -> list[Row]:
+    """Flows shared between two paths; n-casting over both of them, with duplicate elimination and without."""
+    rows: list[Row] = []
     for kinds, copies in (
         (("userspace_share", "userspace_dedup", "ebpf_share", "ebpf_dedup"), 1),
         (("userspace_ncast", "ebpf_ncast"), 2),
@@ -116,6 +135,5 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["end", node, name]:
             asyncio.run(_end(node, WAYS[name]))
-        case _:
-            for row in measure():
-                print(row)
+        case other:
+            sys.exit(f"bench_dataplane: no such call: {other}")
