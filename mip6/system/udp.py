@@ -1,29 +1,32 @@
 """The UDP sockets of encapsulated packets (RFC 5555 §4.1): one owner for signalling and data, which share a port.
 
 What arrives is told apart by looking inside (`mip6.udp`): signalling goes to the engine with the ends it came between,
-all else to the data plane. Plain sockets, not asyncio-dgram: RFC 6040 needs the traffic class beside each packet, and
-ICMP errors about what was sent come by the error queue (docs/decisions/udp-encapsulation.md).
+all else to the data plane. The kernel looks first and has a socket for each (`mip6.system.udpsignalling`): signalling
+goes by asyncio-dgram, data by plain sockets with their control messages, for RFC 6040 needs the traffic class beside
+each packet (docs/decisions/udp-encapsulation.md).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 from mip6.actions import UdpEndpoint
 from mip6.events import PacketReceived, PathMtuChanged
 from mip6.forwarding import IPAddress
 from mip6.system import log
+from mip6.system.udpsignalling import MAXIMUM_DATAGRAM, SignallingSocket, SignallingStream, steer
 from mip6.udp import UdpEnds, is_signalling
 
 DATAGRAMS_PER_TURN = 64  # then the loop sees to its other work
-MAXIMUM_DATAGRAM = 65536
 SENDERS = 65536  # remembered for each socket
 BUFFER = 4 << 20
 _CONTROL_ROOM = 512  # the error queue quotes an address beside the error
@@ -35,10 +38,19 @@ _UDP_NO_CHECK6_TX, _UDP_NO_CHECK6_RX = 101, 102  # RFC 6935
 _MSG_ERRQUEUE = 0x2000
 _ERROR = struct.Struct("=IBBBxII")  # struct sock_extended_err: errno, origin, type, code, info, data
 
+AnySocket = TypeVar("AnySocket", bound=socket.socket)
 OnSignalling = Callable[[PacketReceived], None]
 OnData = Callable[[UdpEnds, int, bytes], None]
 """A data packet: the ends it came between, the outer traffic class, the inner packet."""
 OnPathMtu = Callable[[PathMtuChanged], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """What is bound to one end."""
+
+    data: socket.socket
+    signalling: SignallingStream
 
 
 class UdpSockets:
@@ -55,8 +67,8 @@ class UdpSockets:
         self.on_data: OnData | None = None
         self._own, self._on_signalling, self._on_path_mtu = own, on_signalling, on_path_mtu
         self._zero_checksum = zero_checksum
-        self._sockets: dict[UdpEndpoint, socket.socket] = {}
-        self._by_local: dict[tuple[IPAddress, int], socket.socket] = {}
+        self._sockets: dict[UdpEndpoint, _Sockets] = {}
+        self._by_local: dict[tuple[IPAddress, int], _Sockets] = {}
         self._refused: set[tuple[UdpEndpoint, int]] = set()
 
     def set_endpoints(self, endpoints: Iterable[UdpEndpoint]) -> None:
@@ -80,20 +92,25 @@ class UdpSockets:
         UdpPath(self, ends, traffic_class).send(packet)
 
     def bound(self, ends: UdpEnds) -> socket.socket:
-        """The socket that is bound to the local end; OSError when there is none."""
-        sock = self._by_local.get((ends.local, ends.local_port))
-        if sock is None:
+        """The socket for data that is bound to the local end; OSError when there is none."""
+        return self._bound(ends).data
+
+    def _bound(self, ends: UdpEnds) -> _Sockets:
+        sockets = self._by_local.get((ends.local, ends.local_port))
+        if sockets is None:
             raise OSError(errno.ENOTCONN, f"no UDP socket at {ends.local} port {ends.local_port}")
-        return sock
+        return sockets
 
     def send_signalling(self, ends: UdpEnds, packet: bytes) -> None:
         """Send a message of the engine; what the kernel refuses is counted and logged."""
         try:
-            self.send(ends, packet)
+            self._bound(ends).signalling.send(packet, (str(ends.remote), ends.remote_port))
         except OSError as error:
-            self.counts[f"send_{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"] += 1
-            fields = {"local": ends.local, "remote": ends.remote, "port": ends.remote_port}
-            log.event("packet_not_sent", "warning", **fields, octets=len(packet), error=error.strerror)
+            self._not_sent(error, ends.local, str(ends.remote), ends.remote_port)
+
+    def _not_sent(self, error: OSError, local: IPAddress, remote: str, port: int) -> None:
+        self.counts[f"send_{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"] += 1
+        log.event("packet_not_sent", "warning", local=local, remote=remote, port=port, error=error.strerror)
 
     def close(self) -> None:
         """Close all sockets."""
@@ -102,10 +119,30 @@ class UdpSockets:
 
     # --- sockets ----------------------------------------------------------------------------------------------------
 
-    def _open(self, endpoint: UdpEndpoint) -> socket.socket:
+    def _open(self, endpoint: UdpEndpoint) -> _Sockets:
+        with contextlib.ExitStack() as stack:
+            data = stack.enter_context(self._socket(socket.socket, endpoint))
+            steer(data, self._own)
+            signalling = stack.enter_context(self._socket(SignallingSocket, endpoint))
+            signalling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            signalling.errors = lambda: self.read_errors(signalling, endpoint.address)
+            signalling.unsent = lambda error, to: self._not_sent(error, endpoint.address, *to)
+            for sock in (data, signalling):
+                sock.bind((str(endpoint.address), endpoint.port))
+            stack.pop_all()
+        senders: dict[Any, UdpEnds] = {}
+        asyncio.get_running_loop().add_reader(data, self._readable, data, endpoint, senders)
+
+        def take(inner: bytes, source: tuple[Any, ...]) -> None:
+            self._take(endpoint, _ends(endpoint, senders, source), 0, inner)
+
+        return _Sockets(data, SignallingStream(signalling, take))
+
+    def _socket(self, kind: type[AnySocket], endpoint: UdpEndpoint) -> AnySocket:
+        """One that is not bound yet."""
         ipv6 = isinstance(endpoint.address, IPv6Address)
         family = socket.AF_INET6 if ipv6 else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = kind(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
             sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, BUFFER)
@@ -125,24 +162,23 @@ class UdpSockets:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # what is inside has its own checksum
             if endpoint.device is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, endpoint.device.encode())
-            sock.bind((str(endpoint.address), endpoint.port))
-            asyncio.get_running_loop().add_reader(sock, self._readable, sock, endpoint, {})
         except OSError:
             sock.close()
             raise
         return sock
 
     def _close(self, endpoint: UdpEndpoint) -> None:
-        sock = self._sockets.pop(endpoint)
-        if self._by_local.get((endpoint.address, endpoint.port)) is sock:
+        sockets = self._sockets.pop(endpoint)
+        if self._by_local.get((endpoint.address, endpoint.port)) is sockets:
             del self._by_local[endpoint.address, endpoint.port]
-        asyncio.get_running_loop().remove_reader(sock)
-        sock.close()
+        sockets.signalling.close()
+        asyncio.get_running_loop().remove_reader(sockets.data)
+        sockets.data.close()
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
     def _readable(self, sock: socket.socket, endpoint: UdpEndpoint, senders: dict[Any, UdpEnds]) -> None:
-        """Read a batch. `senders` are the ends by socket address, as far as they have been met."""
+        """Read a batch."""
         for _ in range(DATAGRAMS_PER_TURN):
             try:
                 inner, control, _, source = sock.recvmsg(MAXIMUM_DATAGRAM, _CONTROL_ROOM)
@@ -153,20 +189,19 @@ class UdpSockets:
                 if self.read_errors(sock, endpoint.address):
                     continue
                 raise
-            ends = senders.get(source)
-            if ends is None:
-                if len(senders) >= SENDERS:
-                    senders.clear()
-                remote = ip_address(source[0].partition("%")[0])
-                ends = senders[source] = UdpEnds(endpoint.address, remote, endpoint.port, source[1])
-            if is_signalling(inner, self._own):
-                self._on_signalling(PacketReceived(inner, endpoint.device or "", outer=ends))
-            elif self.on_data is not None:
-                self.on_data(ends, _received_class(control), inner)
-            else:
-                self.counts["udp_data_not_taken"] += 1
+            ends = _ends(endpoint, senders, source)
+            self._take(endpoint, ends, _received_class(control), inner)
             if sock.fileno() < 0:  # closed by what a receiver did
                 return
+
+    def _take(self, endpoint: UdpEndpoint, ends: UdpEnds, traffic_class: int, inner: bytes) -> None:
+        """Hand over; the kernel may have chosen the other socket while one of them was not bound yet."""
+        if is_signalling(inner, self._own):
+            self._on_signalling(PacketReceived(inner, endpoint.device or "", outer=ends))
+        elif self.on_data is not None:
+            self.on_data(ends, traffic_class, inner)
+        else:
+            self.counts["udp_data_not_taken"] += 1
 
     def read_errors(self, sock: socket.socket, local: IPAddress) -> bool:
         """Empty the error queue: path MTUs are reported, the rest counted. Whether there was anything."""
@@ -210,6 +245,17 @@ class UdpPath:
             if not self._sockets.read_errors(sock, self._ends.local):
                 raise
             sock.sendmsg([packet], self._control, 0, self._address)
+
+
+def _ends(endpoint: UdpEndpoint, senders: dict[Any, UdpEnds], source: tuple[Any, ...]) -> UdpEnds:
+    """The ends of a datagram from this socket address; `senders` has those that have been met."""
+    ends = senders.get(source)
+    if ends is None:
+        if len(senders) >= SENDERS:
+            senders.clear()
+        remote = ip_address(source[0].partition("%")[0])
+        ends = senders[source] = UdpEnds(endpoint.address, remote, endpoint.port, source[1])
+    return ends
 
 
 def _traffic_class(local: IPAddress, value: int) -> list[tuple[int, int, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 
 import asyncio_dgram
@@ -146,9 +147,111 @@ def test_nobody_at_the_other_end_is_no_fault() -> None:
     run(story)
 
 
+def test_nobody_at_the_other_end_of_signalling_is_no_fault() -> None:
+    ears, port, nobody = Ears(), free_port("127.0.0.1"), free_port("127.0.0.1")
+
+    async def story() -> None:
+        sockets, address = ears.sockets(), ip_address("127.0.0.1")
+        sockets.set_endpoints([UdpEndpoint(address, port)])
+
+        def counted(refused: int) -> bool:
+            return sockets.counts["udp_econnrefused"] == refused
+
+        for count in range(3):
+            sockets.send_signalling(UdpEnds(address, address, port, nobody), SIGNALLING)
+            await until(partial(counted, count + 1))
+        sockets.send_signalling(UdpEnds(address, address, port, port), SIGNALLING)
+        await until(lambda: len(ears.signalling) == 1)
+        sockets.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_data_that_nobody_takes_pushes_no_signalling_out(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mip6.system.udp.BUFFER", 1 << 16)
+    ears, port, flood = Ears(), free_port(host), 500
+
+    async def story() -> None:
+        sockets = ears.sockets()
+        sockets.set_endpoints([UdpEndpoint(ip_address(host), port)])
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect((host, port))
+            for _ in range(flood):  # within one turn of the loop: nothing is read meanwhile
+                stranger.send(b"\x60" + bytes(999))
+            for _ in range(10):
+                stranger.send(SIGNALLING)
+        await until(lambda: len(ears.signalling) == 10)
+        assert len(ears.data) < flood
+        sockets.close()
+
+    run(story)
+
+
+def test_what_is_wrong_with_a_message_is_told_to_the_loop() -> None:
+    told: list[object] = []
+
+    def wrong(_: PacketReceived) -> None:
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        address, port = ip_address("127.0.0.1"), free_port("127.0.0.1")
+        sockets = UdpSockets(OWN, wrong, lambda _: None)
+        sockets.set_endpoints([UdpEndpoint(address, port)])
+        sockets.send_signalling(UdpEnds(address, address, port, port), SIGNALLING)
+        await until(lambda: bool(told))
+        assert isinstance(told[0], ZeroDivisionError)
+        sockets.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_port_is_free_and_can_be_had_again_at_once(turns: int) -> None:
+    """However far asyncio had come with the sockets before."""
+    ears = Ears()
+
+    async def story() -> None:
+        address, port = ip_address("127.0.0.1"), free_port("127.0.0.1")
+        sockets, ends = ears.sockets(), UdpEnds(address, address, port, port)
+        sockets.set_endpoints([UdpEndpoint(address, port)])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        sockets.set_endpoints([])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", port))
+        sockets.set_endpoints([UdpEndpoint(address, port)])
+        for number in range(3):
+            sockets.send(ends, b"\x60", number + 1)  # a traffic class shows that it came by the socket for data
+            sockets.send_signalling(ends, SIGNALLING)
+        await until(lambda: len(ears.data) == len(ears.signalling) == 3)
+        assert [one[1] for one in ears.data] == [1, 2, 3]
+        sockets.close()
+
+    run(story)
+
+
+def test_what_waits_is_sent_before_the_end() -> None:
+    async def story() -> None:
+        address, port = ip_address("127.0.0.1"), free_port("127.0.0.1")
+        far = await asyncio_dgram.bind(("127.0.0.1", 0))
+        sockets = Ears().sockets()
+        sockets.set_endpoints([UdpEndpoint(address, port)])
+        ends = UdpEnds(address, address, port, far.sockname[1])
+        for number in range(3):
+            sockets.send_signalling(ends, SIGNALLING + bytes((number,)))
+        sockets.close()
+        assert [(await far.recv())[0][-1] for _ in range(3)] == [0, 1, 2]
+        far.close()
+
+    run(story)
+
+
 @pytest.mark.netns
 @pytest.mark.parametrize("ipv6", [False, True])
-def test_fragmentation_needed_on_the_way_is_told(pair: Pair, ipv6: bool) -> None:
+@pytest.mark.parametrize("signalling", [False, True])
+def test_fragmentation_needed_on_the_way_is_told(pair: Pair, signalling: bool, ipv6: bool) -> None:
     """here --- eth0 (1500) ======== far0 --- there --- narrow (1400): the far end is behind it."""
     ears = Ears()
     version, here, router, beyond = (
@@ -172,9 +275,10 @@ def test_fragmentation_needed_on_the_way_is_told(pair: Pair, ipv6: bool) -> None
         sockets = ears.sockets()
         sockets.set_endpoints([UdpEndpoint(local, 4191, "eth0")])
         overhead = 48 if ipv6 else 28
+        send = sockets.send_signalling if signalling else sockets.send
         async with asyncio.timeout(10):
             while not ears.mtus:
-                sockets.send(UdpEnds(local, remote), bytes(1450 - overhead))
+                send(UdpEnds(local, remote), bytes(1450 - overhead))
                 await asyncio.sleep(0.05)
         assert ears.mtus[0] == PathMtuChanged(local, remote, 1400)
         sockets.close()
