@@ -14,7 +14,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec, SubplotSpec
+from matplotlib.transforms import ScaledTranslation
 
+from labs.eventnames import LEFT, RIGHT, WIDTH, EventNames
 from labs.flows import DOWN, UP, Record, Stream
 from labs.recording import Ends, Recording
 from labs.render import TOTAL
@@ -26,7 +28,6 @@ _LOST, _GOOD = "#e5484d", "#2b9a66"
 _SIDES = {DOWN: "#3b8fe0", UP: "#f0a030"}
 _INK = {"light": "#1f2730", "svg": "#010203"}  # the latter becomes currentColor
 _PAPER = "#ffffff"
-_WIDTH = 12.0  # inches
 _CLOSE = 0.25  # seconds shown before and after a handoff
 _CLOSE_UPS = 4
 _STYLE = {
@@ -82,36 +83,37 @@ def _draw(report: Report, ink: str, form: str, title: str | None) -> bytes:
     colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink)
     with mpl.rc_context({**_STYLE, **colors}):
         if recording is None or not recording.phases:
-            figure = Figure(figsize=(_WIDTH, 1.2))
+            figure = Figure(figsize=(WIDTH, 1.2))
             figure.text(0.02, 0.4, f"{report.scenario}: nothing was played: {report.error}", color=_LOST)
             return _saved(figure, form, title is None)
         drawing = _Drawing(recording, ink)
         streams = [flow for flow in recording.flows if isinstance(flow, Stream)]
         moments = _handoffs(recording)
-        watched = max(streams, key=lambda flow: flow.rate, default=None)
+        watched = _watched(recording, moments)
         heights = [1.9] * len(recording.links) + [1.35] * len(streams)
         if moments and watched:
             heights.append(2.6)
         table = 0.0 if title is None else 0.21 * ((len(report.checks) + 1) // 2) + 0.35
-        head = 0.55 if title is None else 1.15
+        names = EventNames.of([(drawing.seconds(mark.time), mark.says) for mark in recording.marks], drawing.end)
+        head = (0.35 if title is None else 0.95) + names.height / 72
         plots = sum(heights) + 0.62 * len(heights)
         height = head + plots + table + 0.25
-        figure = Figure(figsize=(_WIDTH, height))
+        figure = Figure(figsize=(WIDTH, height))
         top = 1 - head / height
         grid = GridSpec(
-            len(heights), 1, figure, 0.065, (table + 0.5) / height, 0.985, top,
+            len(heights), 1, figure, LEFT, (table + 0.5) / height, RIGHT, top,
             hspace=0.62 * len(heights) / sum(heights), height_ratios=heights,
         )  # fmt: skip
         axes = [figure.add_subplot(grid[row]) for row in range(len(recording.links) + len(streams))]
         colors_of = {flow.name: _FLOWS[i % len(_FLOWS)] for i, flow in enumerate(recording.flows)}
         for axis, link in zip(axes, recording.links, strict=False):
             _throughput(axis, drawing, link, colors_of)
-        _legend(axes[0])
+        _legend(axes[0], names.height)
         for axis, flow in zip(axes[len(recording.links) :], streams, strict=True):
             _stream(axis, drawing, flow)
         for axis in axes:
             _timeline(axis, drawing)
-        _name_events(axes[0], drawing)
+        names.draw(axes[0], ink)
         axes[-1].set_xlabel("seconds")
         if moments and watched:
             _close_ups(figure, grid[len(heights) - 1], drawing, watched, moments)
@@ -129,13 +131,30 @@ def _saved(figure: Figure, form: str, transparent: bool) -> bytes:
 
 
 def _handoffs(recording: Recording) -> list[tuple[str, int]]:
-    """What happened and when: the last action of every phase that has one."""
-    found = []
+    """What happened and when: the last action of every phase that has one; the first ones of those of equal name."""
+    found: dict[str, int] = {}
     for played in recording.phases:
         if played.moments:
             moment = played.moments[-1]
-            found.append((next(mark.says for mark in recording.marks if mark.time == moment), moment))
-    return found[:_CLOSE_UPS]
+            found.setdefault(next(mark.says for mark in recording.marks if mark.time == moment), moment)
+    return list(found.items())[:_CLOSE_UPS]
+
+
+def _watched(recording: Recording, moments: list[tuple[str, int]]) -> Stream | None:
+    """The stream that is shown close up: the one that felt the handoffs most, else the one of most packets."""
+
+    def lost(flow: Stream) -> int:
+        near = [range(moment - int(_CLOSE * 1e9), moment + int(2 * _CLOSE * 1e9)) for _, moment in moments]
+        ends = [recording.streams[flow.name, direction] for direction in flow.directions]
+        arrived = [{record.number for record in end.received} for end in ends]
+        return sum(
+            record.number not in got and any(record.sent in span for span in near)
+            for end, got in zip(ends, arrived, strict=True)
+            for record in end.sent
+        )
+
+    streams = [flow for flow in recording.flows if isinstance(flow, Stream)]
+    return max(streams, key=lambda flow: (lost(flow), flow.rate), default=None)
 
 
 def _throughput(axis: Axes, drawing: _Drawing, link: str, colors: dict[str, str]) -> None:
@@ -168,14 +187,16 @@ def _throughput(axis: Axes, drawing: _Drawing, link: str, colors: dict[str, str]
     axis.set_title(link + rate_text)
     axis.set_ylabel("Mbit/s")
     axis.text(0.004, 0.97, "down", transform=axis.transAxes, va="top", fontsize=7.5, alpha=0.6)
-    axis.text(0.004, 0.03, "up", transform=axis.transAxes, va="bottom", fontsize=7.5, alpha=0.6)
+    if peak_up > 0.15 * top:  # else there is no room between the axis and zero
+        axis.text(0.004, 0.03, "up", transform=axis.transAxes, va="bottom", fontsize=7.5, alpha=0.6)
 
 
-def _legend(axis: Axes) -> None:
-    """Of the flows' colours, once, above the uppermost plot."""
+def _legend(axis: Axes, above: float) -> None:
+    """Of the flows' colours, once, so many points above the uppermost plot."""
     handles, labels = axis.get_legend_handles_labels()
-    axis.legend(handles, labels, loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=len(labels), borderaxespad=0.2,
-                handlelength=1, columnspacing=1.4)  # fmt: skip
+    place = axis.transAxes + ScaledTranslation(0, above / 72, axis.figure.dpi_scale_trans)
+    axis.legend(handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), bbox_transform=place, handlelength=1,
+                ncols=len(labels), borderaxespad=0.2, columnspacing=1.4)  # fmt: skip
 
 
 def _rates(recording: Recording, link: str, flow: str, direction: str) -> list[float]:
@@ -241,19 +262,6 @@ def _timeline(axis: Axes, drawing: _Drawing) -> None:
     axis.set_axisbelow(True)
     for mark in drawing.recording.marks:
         axis.axvline(drawing.seconds(mark.time), color=drawing.ink, linewidth=0.9, alpha=0.6)
-
-
-def _name_events(axis: Axes, drawing: _Drawing) -> None:
-    """Above the uppermost plot; one line for each, stepped so that neighbours do not cover each other."""
-    last, step = -1e9, 0
-    for mark in drawing.recording.marks:
-        at = drawing.seconds(mark.time)
-        step = step + 1 if at - last < drawing.end * 0.2 and step < 1 else 0
-        last = at
-        axis.annotate(mark.says, (at, 1), xycoords=("data", "axes fraction"), xytext=(0, 17 + 10 * step),
-                      textcoords="offset points", fontsize=8, ha="left", va="bottom", color=drawing.ink,
-                      arrowprops={"arrowstyle": "-", "linewidth": 0.9, "alpha": 0.6, "color": drawing.ink,
-                                  "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0)})  # fmt: skip
 
 
 def _close_ups(
