@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labs import bench_agent, bench_dataplane, bench_fastpath, bench_probes, bench_userspace
+from labs import bench_agent, bench_dataplane, bench_fastpath, bench_keepalives, bench_probes, bench_userspace
 
 OUTPUT = Path("build/bench.json")
 Row = dict[str, Any]
@@ -26,7 +26,6 @@ Row = dict[str, Any]
 ANYWHERE: Mapping[str, Callable[[], list[Row]]] = {
     "codecs": bench_agent.codecs,
     "registrations": bench_agent.registrations,
-    "keepalives": bench_agent.keepalives,
 }
 AS_ROOT: Mapping[str, Callable[[], list[Row]]] = {
     "tcp": bench_dataplane.tcp,
@@ -38,6 +37,7 @@ AS_ROOT: Mapping[str, Callable[[], list[Row]]] = {
     "fastpath": bench_fastpath.measure,
     "userspace": bench_userspace.measure,
     "probes": bench_probes.measure,
+    "keepalives": bench_keepalives.measure,
 }
 PARTS = {**ANYWHERE, **AS_ROOT}
 

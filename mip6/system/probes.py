@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address
 from random import Random, SystemRandom
 from typing import Any
@@ -34,6 +35,8 @@ from mip6.system.clock import clock
 from mip6.wire import FormError
 
 BATCH = 64  # packets of one socket in a turn of the loop
+BATCHES_PER_TURN = 16  # before peers are judged
+PEERS_PER_TURN = 64  # that are judged and probed
 LOOK = 0.5  # seconds between two looks at the counters of the tunnels
 TRAFFIC = 2  # packets that are not ours between two looks make a path busy
 LEAST_WAIT = 0.002  # seconds between two wake-ups, so that many paths share one
@@ -105,7 +108,7 @@ class Prober:
         except OSError as error:
             log.event("paths_not_measured", "warning", port=REFLECTOR_PORT, error=error.strerror)
             return
-        self._loop.add_reader(self._reflector, self._read_reflector, self._reflector)
+        self._loop.add_reader(self._reflector, self._reflect, self._reflector)
         self._look_around()
         if self._table is not None:
             self.set_table(self._table)
@@ -241,11 +244,16 @@ class Prober:
             self._timer = self._loop.call_later(max(LEAST_WAIT, self._heap[0][0] - clock()), self._wake)
 
     def _wake(self) -> None:
-        """Answers that wait in a socket count before anything is given up."""
+        """What waits in the sockets counts before anything is given up, and before the far end is taken for silent. Not
+        all peers in one turn: where there is much to do, no socket waits for the rest of it."""
         for bid, sock in self._senders.items():
-            self._receive_answers(sock, bid)
+            self._drain(partial(self._receive_answers, sock, bid))
+        if self._reflector is not None:
+            self._drain(partial(self._reflect, self._reflector))
         now = clock()
-        while self._heap and self._heap[0][0] <= now:
+        for _ in range(PEERS_PER_TURN):
+            if not self._heap or self._heap[0][0] > now:
+                break
             due, key = heapq.heappop(self._heap)
             if self._rings.get(key) != due:
                 continue
@@ -255,6 +263,12 @@ class Prober:
                 self._probe(peer, bid)
             self._after(peer)
         self._arm()
+
+    def _drain(self, read: Callable[[], int]) -> None:
+        """Read batches until a socket is empty, or so much came that it fills faster than that."""
+        for _ in range(BATCHES_PER_TURN):
+            if read() < BATCH:
+                return
 
     def _after(self, peer: _Peer) -> None:
         """Tell of what changed, and ring again."""
@@ -285,10 +299,10 @@ class Prober:
         if self._receive_answers(sock, bid):
             self._arm()
 
-    def _receive_answers(self, sock: socket.socket, bid: int) -> bool:
-        received = False
-        for packet, source, port, arrived, _, interface in self._packets(sock):
-            received = True
+    def _receive_answers(self, sock: socket.socket, bid: int) -> int:
+        """Take a batch; how many packets came."""
+        packets = self._packets(sock)
+        for packet, source, port, arrived, _, interface in packets:
             peer = self._peers.get(source)
             if peer is None or port != REFLECTOR_PORT:
                 self.counts["unexpected"] += 1
@@ -297,10 +311,12 @@ class Prober:
             if reply is not None:
                 peer.paths.answer(bid, reply, self._stamp(arrived), clock())
                 self._after(peer)
-        return received
+        return len(packets)
 
-    def _read_reflector(self, sock: socket.socket) -> None:
-        for packet, source, port, arrived, hop_limit, interface in self._packets(sock):
+    def _reflect(self, sock: socket.socket) -> int:
+        """Answer a batch; how many packets came."""
+        packets = self._packets(sock)
+        for packet, source, port, arrived, hop_limit, interface in packets:
             peer = self._peers.get(source)
             bid = port - PORT_BASE
             if peer is None or bid not in peer.paths.paths:
@@ -314,6 +330,7 @@ class Prober:
             if number is not None:
                 answer = reflect(probe, peer.keys[0], number, self._stamp(arrived), self._stamp(now), hop_limit)
                 self._send(sock, answer, (source, port))
+        return len(packets)
 
     def _read(self, read: Callable[[bytes, Key | None], Any], peer: _Peer, packet: bytes, interface: int) -> Any:
         """The packet as its mode has it; None when it is not to be believed."""
