@@ -1,7 +1,7 @@
 """How fast the data planes are, beside plain forwarding through the same namespaces in the same run.
 
-The data planes run in mr and ha of `labs.bench_network` with a fixed table, without the agents. Ratios are of medians
-of measurements taken in turn.
+The data planes run in mr and ha of `labs.bench_network` with a fixed table, without the agents. Values are medians over
+rounds, in each of which all ways are measured in turn; ratios are medians of the ratios of each round.
 """
 
 from __future__ import annotations
@@ -12,10 +12,20 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
+from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from labs.bench_network import CARE_OF, HOME_AGENT, MOBILE_NETWORK, Network, in_turn
+from labs.bench_network import (
+    CARE_OF,
+    HOME_AGENT,
+    MOBILE_NETWORK,
+    SHORT_REPEATS,
+    Network,
+    Rounds,
+    in_turn,
+    ratio,
+)
 from labs.bench_tables import WAYS, Way, table
 from mip6.dataplane import choose
 
@@ -75,16 +85,17 @@ def networks(*names: str) -> Iterator[list[Network]]:
         yield made
 
 
-def _rows(figure: str, unit: str, values: Mapping[str, float], names: Mapping[str, str] = NOTHING) -> list[Row]:
-    """Rows `NAME_FIGURE`, or as `names` has it."""
+def _rows(figure: str, unit: str, rounds: Rounds, names: Mapping[str, str] = NOTHING) -> list[Row]:
+    """Rows `NAME_FIGURE`, or as `names` has it; those of networks without a plain one among them have no ratio."""
+    plain = rounds.get("plain")
     return [
         {
             "name": names.get(name, f"{name}_{figure}"),
-            "value": value,
+            "value": median(values),
             "unit": unit,
-            "ratio_to_plain": None if name == "plain" else value / values["plain"],
+            "ratio_to_plain": None if plain is None or name == "plain" else ratio(values, plain),
         }
-        for name, value in values.items()
+        for name, values in rounds.items()
     ]
 
 
@@ -100,35 +111,33 @@ def tcp() -> list[Row]:
 def packets(size: int) -> list[Row]:
     """Packets of `size` octets per second."""
     with networks(*COMPARED) as made:
-        return _rows(f"pps_{size}", "packets/s", in_turn(made, partial(Network.packets_per_second, size=size)))
+        return _rows(f"pps_{size}", "packets/s", _packets_per_second(made, size))
 
 
 def delay() -> list[Row]:
     """The 99th percentile of the one-way delay."""
     with networks(*COMPARED) as made:
-        return _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99))
+        return _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99, SHORT_REPEATS))
 
 
 def many_nodes() -> list[Row]:
     """A home agent of 100,000 nodes beside one with a single node."""
     with networks("plain", "ebpf", "ebpf_100k") as made:
-        found = in_turn(made, partial(Network.packets_per_second, size=64))
+        found = _packets_per_second(made)
     row = _rows("pps_64", "packets/s", found, {"ebpf_100k": "ebpf_pps_64_100k"})[2]
-    return [row | {"ratio_to_one_node": row["value"] / found["ebpf"]}]
+    return [row | {"ratio_to_one_node": ratio(found["ebpf_100k"], found["ebpf"])}]
 
 
 def both_paths() -> list[Row]:
     """Flows shared between two paths; n-casting over both of them, with duplicate elimination and without."""
-    rows: list[Row] = []
-    for kinds, copies in (
-        (("userspace_share", "userspace_dedup", "ebpf_share", "ebpf_dedup"), 1),
-        (("userspace_ncast", "ebpf_ncast"), 2),
-    ):
-        with networks(*kinds) as made:
-            found = in_turn(made, partial(Network.packets_per_second, size=64, copies=copies))
-        for name, value in found.items():
-            rows.append({"name": f"{name}_pps_64", "value": value, "unit": "packets/s", "ratio_to_plain": None})
-    return rows
+    with networks("userspace_share", "userspace_dedup", "ebpf_share", "ebpf_dedup") as made:
+        rows = _rows("pps_64", "packets/s", _packets_per_second(made))
+    with networks("userspace_ncast", "ebpf_ncast") as made:
+        return rows + _rows("pps_64", "packets/s", _packets_per_second(made, copies=2))
+
+
+def _packets_per_second(made: list[Network], size: int = 64, copies: int = 1) -> Rounds:
+    return in_turn(made, partial(Network.packets_per_second, size=size, copies=copies), SHORT_REPEATS)
 
 
 if __name__ == "__main__":

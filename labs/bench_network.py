@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -44,7 +44,8 @@ ROUTES = (
 )
 LOSS_ALLOWED = 0.01
 TRIAL = 0.4  # seconds of one rate
-STEPS, REPEATS = 5, 5
+STEPS = 6  # of a search: the last one is a sixty-fourth of where it began
+REPEATS, SHORT_REPEATS = 5, 11  # rounds; of measurements that mostly take one trial
 TCP_SECONDS = 1.5
 DELAY_SECONDS = 1.0
 SETTLE = 0.05  # seconds in which the queues empty themselves
@@ -129,14 +130,18 @@ class Network:
 
     def packets_per_second(self, size: int, copies: int = 1) -> float:
         """The highest rate of packets of `size` octets of which at most one in a hundred is lost, by bisection below
-        what the sender reaches without a limit."""
+        what the sender reaches without a limit. A rate is too high only if it loses twice: once may be the machine's
+        doing."""
         flood, lost = self.trial(size, 0, copies)
         if lost <= LOSS_ALLOWED:
             return flood
         best, low, high = 0.0, flood * 0.3 * (1 - lost), flood
         for _ in range(STEPS):
             rate = (low + high) / 2
-            reached, lost = self.trial(size, rate, copies)
+            for _ in range(2):
+                reached, lost = self.trial(size, rate, copies)
+                if lost <= LOSS_ALLOWED:
+                    break
             if lost <= LOSS_ALLOWED:
                 best, low = max(best, reached), rate
             else:
@@ -180,13 +185,20 @@ class Network:
                 receiver.kill()
 
 
-def in_turn(
-    networks: Iterable[Network], measure: Callable[[Network], float], times: int = REPEATS
-) -> Mapping[str, float]:
-    """Measure every network `times` times, one after the other in each round; the medians by name."""
+Rounds = Mapping[str, Sequence[float]]
+"""What was measured of each network, by name: one value a round."""
+
+
+def in_turn(networks: Iterable[Network], measure: Callable[[Network], float], times: int = REPEATS) -> Rounds:
+    """Measure every network `times` times, one after the other in each round, every other round backwards."""
     chosen = list(networks)
     found: dict[str, list[float]] = {network.name: [] for network in chosen}
     for number in range(times):
         for network in chosen if number % 2 == 0 else reversed(chosen):
             found[network.name].append(measure(network))
-    return {name: statistics.median(values) for name, values in found.items()}
+    return found
+
+
+def ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios of each round: what slows the machine for a while slows both."""
+    return statistics.median(one / other for one, other in zip(values, others, strict=True))
