@@ -125,6 +125,34 @@ class PathChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkMeasured:
+    """The octets that a link has sent and received since it exists, whoever they were for, by the kernel's count."""
+
+    name: str
+    octets_out: int
+    octets_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathMeasured:
+    """What the probes say of the path of a BID: shares of lost packets and seconds of queue (`mip6.measurement`)."""
+
+    bid: int
+    loss_out: float
+    loss_in: float
+    queue_out: float
+    queue_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMeasured:
+    """What load balancing needs to know, taken at one time: the links that exist, and the paths that are measured."""
+
+    links: tuple[LinkMeasured, ...]
+    paths: tuple[PathMeasured, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LinkCounted:
     """The octets that a metered link has carried both ways since it exists, as the kernel counts them."""
 
@@ -167,6 +195,7 @@ Event = (
     | RouterAdvertised
     | PathChanged
     | LinkCounted
+    | LoadMeasured
     | VolumeRestored
     | OperatorRequest
     | ShuttingDown

@@ -36,13 +36,20 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """What an engine knows beside its table. `names` and `ways` by FID; `unused` and `links` by BID."""
+    """What an engine knows beside its table. `names` and `ways` by FID; `unused`, `links` and `loads` by BID: the last
+    says where the weights come from of the rules that are `balanced`."""
 
     names: Mapping[int, str] = field(default_factory=dict)
     ways: Mapping[int, str] = field(default_factory=dict)
     links: Mapping[int, str] = field(default_factory=dict)
     unused: Mapping[int, str] = field(default_factory=dict)
     absent: Sequence[Absent] = ()
+    loads: Mapping[int, str] = field(default_factory=dict)
+    balanced: frozenset[int] = frozenset()
+
+    def why(self, rule: FlowRule | None, bid: int) -> str | None:
+        """Why a binding that is used has its weight."""
+        return self.loads.get(bid) if rule is not None and rule.weights and rule.fid in self.balanced else None
 
 
 def question(arguments: Mapping[str, object]) -> Parsed:
@@ -155,7 +162,9 @@ def _outcome(node: Node, rule: FlowRule | None, told: Background) -> dict[str, A
             "care_of_address": str(one.local if told.links else one.remote),
             "used": one.bid in taken,
             "weight": taken.get(one.bid),
-            "why": None if one.bid in taken else told.unused.get(one.bid, "works, but is not chosen"),
+            "why": told.why(rule, one.bid)
+            if one.bid in taken
+            else told.unused.get(one.bid, "works, but is not chosen"),
         }
         for one in node.tunnels
     ]

@@ -59,7 +59,7 @@ def render(answer: Mapping[str, Any]) -> str:
         lines.append(f"rule {rule['name']} (FID {rule['fid']}; {rule['selector']}) {rule['verdict']}{way}")
     lines.append(str(answer["outcome"]))
     if answer["bindings"]:
-        rows: list[tuple[str, ...]] = [("BID", "LINK", "CARE-OF ADDRESS", "USED", "WEIGHT", "WHY NOT")]
+        rows: list[tuple[str, ...]] = [("BID", "LINK", "CARE-OF ADDRESS", "USED", "WEIGHT", "WHY")]
         for one in answer["bindings"]:
             shown = (one["link"], one["care_of_address"], "yes" if one["used"] else "no", one["weight"], one["why"])
             rows.append((str(one["bid"]), *("-" if value is None else str(value) for value in shown)))

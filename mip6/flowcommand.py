@@ -65,6 +65,7 @@ def _add_way(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--via", type=_names, metavar="LINK,...", help="the first of these that works")
     way.add_argument("--copy", type=_names, metavar="LINK,...", help="one copy over each")
     way.add_argument("--share", type=_shares, metavar="LINK=WEIGHT,...", help="each new flow over one of them, or auto")
+    way.add_argument("--balance", type=_shares, metavar="LINK,...", help="the same, new flows to the less loaded one")
     way.add_argument("--policy", metavar="NAME", help="as this policy of the configuration says")
     way.add_argument("--drop", action="store_true", default=None, help="discard at this end")
     parser.add_argument("--up", type=_names, metavar="LINK,...", help="from the mobile node only")
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verb != "list":
         message |= {"name": arguments.name, "limit": limit}
     if arguments.verb in ("add", "move"):
-        names = ("via", "copy", "share", "policy", "drop", "up", "down")
+        names = ("via", "copy", "share", "balance", "policy", "drop", "up", "down")
         way = {name: value for name in names if (value := getattr(arguments, name)) is not None}
         if arguments.verb == "move":
             if arguments.links:

@@ -1,8 +1,9 @@
 """What the answers to STAMP probes say of a path: round-trip time, delay variation and loss of each direction.
 
 `out` is the direction from this end to the far one, `in` the other. Nothing here needs a common clock: the round trip
-is (T4 - T1) - (T3 - T2), and of one-way delays only the variation is known (RFC 3550 §6.4.1). A clock that jumps
-shows itself, for no delay can change by more than the round trip it is part of.
+is (T4 - T1) - (T3 - T2), and of one-way delays only the variation is known (RFC 3550 §6.4.1), and how much one is above
+the least of late: the queue on its way. A clock that jumps shows itself, for no delay can change by more than the round
+trip it is part of.
 
 Loss is not counted event by event but follows from three numbers: of the probes up to the newest answered one, the
 reflector's own count says how many arrived, and the answers are counted here. So late and reordered answers correct
@@ -24,6 +25,9 @@ SMOOTHING = 1 / 16  # of the delay variation, RFC 3550 §6.4.1
 FIRST_TIMEOUT = 1.0  # seconds until a probe is lost while no round-trip time is known (RFC 6298 §2)
 LEAST_MARGIN = 0.02  # seconds between the smoothed round-trip time and the time-out, for a machine that is busy
 UNIT = 2.0**-32  # of a timestamp, in seconds
+LEAST_WINDOW = 300  # seconds in which the least one-way delay is sought: clocks that differ by 50 ppm drift 15 ms apart
+LEAST_STEP = 10  # seconds of it that are forgotten at once
+QUEUE_SMOOTHING = 1 / 8  # of the one-way delay, as of the round-trip time
 
 
 def between(later: int, earlier: int) -> float:
@@ -122,17 +126,54 @@ class Variation:
         self.back: float | None = None
         self._before: tuple[int, int, float] | None = None
 
-    def take(self, out: int, back: int, rtt: float) -> None:
-        """The differences of timestamps T2 - T1 and T4 - T3 of one answer, each with the offset of the clocks in it."""
+    def take(self, out: int, back: int, rtt: float) -> bool:
+        """The differences of timestamps T2 - T1 and T4 - T3 of one answer, each with the offset of the clocks in it.
+        False: a clock jumped."""
         before, self._before = self._before, (out, back, rtt)
         if before is None:
-            return
+            return True
         changes = between(out, before[0]), between(back, before[1])
         if max(abs(changes[0]), abs(changes[1])) > max(rtt, before[2]) + UNIT:
-            return  # a clock jumped
+            return False
         first, second = abs(changes[0]), abs(changes[1])
         self.out = first if self.out is None else self.out + (first - self.out) * SMOOTHING
         self.back = second if self.back is None else self.back + (second - self.back) * SMOOTHING
+        return True
+
+
+class Queue:
+    """How much the one-way delay of one direction is above the least of the last minutes, smoothed, in seconds."""
+
+    __slots__ = ("_least", "_reference", "_smoothed")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """The clocks differ by something else from now on."""
+        self._reference = 0
+        self._smoothed: float | None = None
+        self._least: deque[tuple[int, float]] = deque()  # step of the clock, the least delay in it
+
+    def take(self, difference: int, now: float) -> None:
+        """The difference of timestamps of one packet."""
+        if self._smoothed is None:
+            self._reference, self._smoothed = difference, 0.0
+        delay = between(difference, self._reference)
+        self._smoothed += (delay - self._smoothed) * QUEUE_SMOOTHING
+        step = int(now / LEAST_STEP)
+        if self._least and self._least[-1][0] == step:
+            self._least[-1] = step, min(self._least[-1][1], delay)
+        else:
+            self._least.append((step, delay))
+        while self._least[0][0] <= step - LEAST_WINDOW // LEAST_STEP:
+            self._least.popleft()
+
+    def length(self) -> float:
+        """0 while nothing is known."""
+        if self._smoothed is None:
+            return 0.0
+        return max(0.0, self._smoothed - min(one[1] for one in self._least))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +185,8 @@ class Quality:
     rtt_last: float | None
     variation_out: float | None
     variation_in: float | None
+    queue_out: float
+    queue_in: float
     loss_out: float
     loss_in: float
     probes_sent: int
@@ -156,8 +199,8 @@ class Measurement:
     """Everything that one sender of probes knows of its path. Sessions follow each other; the totals go on."""
 
     __slots__ = (
-        "_deviation", "_given", "_highest", "_history", "_last", "_loss", "_minimum", "_smoothed", "_unanswered",
-        "_variation", "answers", "sent",
+        "_deviation", "_given", "_highest", "_history", "_last", "_loss", "_minimum", "_queues", "_smoothed",
+        "_unanswered", "_variation", "answers", "sent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -168,6 +211,7 @@ class Measurement:
         self._given: dict[int, tuple[int, int]] = {}  # sequence number: the reflector's number, timestamp
         self._loss = Loss()
         self._variation = Variation()
+        self._queues = Queue(), Queue()  # out and in
         self._smoothed: float | None = None
         self._deviation = 0.0
         self._last: float | None = None
@@ -216,7 +260,12 @@ class Measurement:
         whole, inside = max(0.0, between(arrived, sent[1])), between(left, received)
         rtt = whole - inside if 0 <= inside <= whole else whole  # else the reflector's clock jumped between the two
         self._take(rtt, now)
-        self._variation.take(received - sent[1] & MASK64, arrived - left & MASK64, rtt)
+        out, back = received - sent[1] & MASK64, arrived - left & MASK64
+        steady = self._variation.take(out, back, rtt)
+        for queue, difference in zip(self._queues, (out, back), strict=True):
+            if not steady:
+                queue.forget()
+            queue.take(difference, now)
         self._remember(now)
         return sent[0]
 
@@ -278,6 +327,8 @@ class Measurement:
             rtt_last=self._last,
             variation_out=self._variation.out,
             variation_in=self._variation.back,
+            queue_out=self._queues[0].length(),
+            queue_in=self._queues[1].length(),
             loss_out=loss_out,
             loss_in=loss_in,
             probes_sent=self.sent,

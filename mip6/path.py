@@ -251,6 +251,8 @@ class Path:
             "rtt_last_ms": _milliseconds(quality.rtt_last),
             "variation_out_ms": _milliseconds(quality.variation_out),
             "variation_in_ms": _milliseconds(quality.variation_in),
+            "queue_out_ms": _milliseconds(quality.queue_out),
+            "queue_in_ms": _milliseconds(quality.queue_in),
             "loss_out_percent": round(quality.loss_out * 100, 2),
             "loss_in_percent": round(quality.loss_in * 100, 2),
             "probes_sent": quality.probes_sent,

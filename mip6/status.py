@@ -128,9 +128,39 @@ def _node(node: Mapping[str, Any]) -> list[str]:
         parts.append("bindings:\n" + _bindings(node["bindings"]))
     else:
         parts.append("no bindings")
+    if any(one.get("packets_first") or one.get("packets_duplicate") for one in node["bindings"]):
+        parts.append("n-cast packets received:\n" + _copies(node["bindings"]))
+    if any(one.get("load") for one in node["bindings"]):
+        parts.append("load:\n" + _load(node["bindings"]))
     if node["flows"]:
         parts.append("flows:\n" + _flows(node["flows"]))
     return parts
+
+
+def _copies(bindings: Sequence[Mapping[str, Any]]) -> str:
+    """What came from where first, and what was eliminated as it came after another copy."""
+    linked = any("link" in one for one in bindings)
+    rows = [["BID", *(["LINK"] if linked else []), "FIRST", "DUPLICATE", "FIRST %"]]
+    total = sum(one.get("packets_first", 0) for one in bindings)
+    for one in bindings:
+        first, again = one.get("packets_first", 0), one.get("packets_duplicate", 0)
+        share = f"{100 * first / total:.1f}" if total else "-"
+        rows.append([str(one["bid"]), *([str(one.get("link", "-"))] if linked else []), str(first), str(again), share])
+    return table(rows)
+
+
+def _load(bindings: Sequence[Mapping[str, Any]]) -> str:
+    """What load balancing goes by, each link once: its factor of the weights, and why."""
+    rows = [("LINK", "WAY", "FACTOR", "MBIT/S", "CAPACITY", "QUEUE MS", "LOST %")]
+    for link, load in {one["link"]: one["load"] for one in bindings if one.get("load")}.items():
+        for way, about in load.items():
+            if about is None:
+                rows.append((link, way, "-", "-", "-", "-", "-"))
+                continue
+            full = f"{about['queue_ms']:.0f}{' (full)' if about['full'] else ''}"
+            rates = (f"{about[key] / 1e6:.1f}" for key in ("rate", "capacity"))
+            rows.append((link, way, str(about["factor"]), *rates, full, _number(about["loss_percent"])))
+    return table(rows)
 
 
 def _bindings(bindings: Sequence[Mapping[str, Any]]) -> str:
@@ -165,12 +195,22 @@ def _number(value: float | None) -> str:
 def _flows(flows: Sequence[Mapping[str, Any]]) -> str:
     rows = [("FID", "PRI", "NAME", "BIDS", "ACTIVE", "SELECTOR")]
     for one in flows:
-        bids = "drop" if one.get("drop") else ",".join(map(str, one["bids"])) or "-"
+        bids = "drop" if one.get("drop") else _weighted(one["bids"], one.get("weights", ()))
+        down = _weighted(one["down_bids"], one.get("down_weights", ())) if "down_bids" in one else bids
+        if down != bids:
+            bids = f"up {bids} down {down}"
         active = "yes" if one["active"] else "no"
         rows.append(
             (str(one["fid"]), str(one["priority"]), str(one.get("name", "-")), bids, active, str(one["selector"]))
         )
     return table(rows)
+
+
+def _weighted(bids: Sequence[int], weights: Sequence[int]) -> str:
+    """BIDs with their weights, where new flows are shared."""
+    if weights:
+        return ",".join(f"{bid}:{weight}" for bid, weight in zip(bids, weights, strict=True))
+    return ",".join(map(str, bids)) or "-"
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:

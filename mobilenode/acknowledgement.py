@@ -140,7 +140,9 @@ def _flows(state: Registration, sent: SentUpdate, message: BindingAcknowledgemen
         if status == FlowStatus.SUCCESS:
             flows[flow.fid] = flow
             state.refused_flows.pop(flow.fid, None)
-            if flow.extension() is not None and flow.fid not in extended:
+            if flow.extension() is not None:
+                state.shares = flow.fid in extended
+            if not state.shares and flow.extension() is not None:
                 actions.append(Report("home agent applies no flow extension", "warning", {"fid": flow.fid}))
             continue
         if flow.fid in state.update_list.flows:

@@ -40,7 +40,8 @@ class Binding:
 class FlowBinding:
     """One flow binding as a Flow Identification option states it (RFC 6089 §4.2).
 
-    `weights`, one for each of `bids`, and `drop` are what `mip6.flowextension` adds to it.
+    `weights`, one for each of `bids`, and `drop` are what `mip6.flowextension` adds to it; where the far end knows
+    nothing of that, a shared flow goes to `lead`, which does not change with the load.
     """
 
     fid: int
@@ -49,10 +50,11 @@ class FlowBinding:
     bids: tuple[int, ...]
     weights: tuple[int, ...] = ()
     drop: bool = False
+    lead: int = 0
 
     def reference(self) -> tuple[int, ...]:
-        """The BIDs of the binding reference: of a shared flow only the one with the largest weight."""
-        return (self.bids[self.weights.index(max(self.weights))],) if self.weights else self.bids
+        """The BIDs of the binding reference: of a shared flow only one."""
+        return (self.lead,) if self.weights else self.bids
 
     def extension(self) -> FlowExtension | None:
         """What the binding reference cannot say."""

@@ -18,6 +18,7 @@ from mip6.system.shell import Shell
 from mobilenode.config import Configuration
 from mobilenode.engine import MobileNode
 from mobilenode.operator import Operator
+from mobilenode.sampling import sample
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.volumestore import VolumeStore
 
@@ -31,6 +32,7 @@ async def run(configuration: Configuration) -> None:
         log.event("insecure", "warning", meaning="the home agent is not authenticated where no key is configured")
     recorder = Recorder(Path(settings.record), "mobilenode") if settings.record else None
     engine = MobileNode(settings, SystemRandom() if recorder is None else recorder.random())
+    measuring = prober(settings) if settings.paths.probe else None
     shell = Shell(
         engine if recorder is None else Recorded(engine, recorder),
         device=settings.device,
@@ -42,7 +44,7 @@ async def run(configuration: Configuration) -> None:
         links=[link.name for link in settings.links],
         router=settings.mobile_router,
         zero_checksum=settings.udp_zero_checksum,
-        prober=prober(settings) if settings.paths.probe else None,
+        prober=measuring,
     )
     operator = Operator(shell, engine, configuration)
     try:
@@ -52,6 +54,14 @@ async def run(configuration: Configuration) -> None:
             if metered := [link.name for link in settings.links if link.volume is not None]:
                 store = VolumeStore(Path(settings.state), metered, lambda: engine.volumes.found)
                 shell.spawn(store.run(shell.handle))
+            shell.spawn(
+                sample(
+                    [link.name for link in settings.links],
+                    engine.balances,
+                    lambda: {} if measuring is None else measuring.qualities(settings.home_address),
+                    shell.handle,
+                )
+            )
             await shell.serve()
     finally:
         if recorder is not None:

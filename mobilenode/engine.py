@@ -27,10 +27,12 @@ from mip6.forwarding import End, ForwardingTable, IPAddress
 from mip6.path import PathState
 from mip6.paths import path_report
 from mobilenode import sending, views
+from mobilenode.balance import Balance, samples
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import Way, care_of_addresses, home_link
 from mobilenode.plan import Goal, work
+from mobilenode.policy import links_of
 from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.reasons import explain_here
 from mobilenode.reception import Reception
@@ -59,6 +61,7 @@ class MobileNode:
         self._agents = HomeAgents(settings, self._registration, random)
         self._prefixes = PrefixDiscovery(settings, self._registration, random)
         self._flow_changes = FlowChanges(settings, self._registration)
+        self._balance = Balance(settings.links)
         self.volumes = Volumes(settings.links, settings.zone)
         self._month: float | None = None
         self._counts: Counter[str] = Counter()
@@ -92,6 +95,8 @@ class MobileNode:
                 actions += self._path_mtu(local, remote, mtu, now)
             case events.LinkCounted(name, octets):
                 self.volumes.count({name: octets}, self._wall(now))
+            case events.LoadMeasured():
+                actions += self._measure(event, now)
             case events.VolumeRestored(name, begun, used, octets):
                 self.volumes.restore({**self.volumes.found, name: Volume(begun, used, octets)})
             case events.OperatorRequest("flows", {"rules": tuple() as rules, "limit": float() as limit}, number):
@@ -155,6 +160,9 @@ class MobileNode:
     def status(self, now: float) -> dict[str, Any]:
         """What `mip6 status` shows, counters of the data plane aside."""
         status = views.status(self.settings, self._registration, dict(self._counts), now)
+        load = {link.name: self._balance.describe(link.name) for link in self.settings.links} if self.balances() else {}
+        for binding in status["bindings"]:
+            binding["load"] = load.get(binding["link"])
         return status | {"home_agents": [str(one) for one in self._agents.known]}
 
     def _wall(self, now: float) -> float:
@@ -173,6 +181,20 @@ class MobileNode:
             *(Report("monthly volume available again", fields={"link": name}) for name in sorted(before - spent)),
         ]
 
+    def balances(self) -> bool:
+        """Whether a rule follows the load of the links, so that `LoadMeasured` is of use."""
+        rules = (*self._registration.rules, *self._registration.flows)
+        return any(flow.down.balance or flow.uplink.balance for flow in rules)
+
+    def _measure(self, event: events.LoadMeasured, now: float) -> list[Action]:
+        """The weights of balanced rules: of this end at once, of the home agent by the Binding Update that follows."""
+        up, down = samples(event, links_of(self._registration.active()))
+        if not self._balance.take(up, down, now):
+            return []
+        self._registration.factors = self._balance.factors()
+        fields = {way.name.lower(): dict(factors) for way, factors in self._registration.factors.items()}
+        return [Report("load balanced", "debug", fields)]
+
     def _advance(self, now: float) -> list[Action]:
         sent = sending.advance(self._registration, now)
         self._counts["binding_update"] += sum(isinstance(one, SendPacket) for one in sent)
@@ -185,7 +207,12 @@ class MobileNode:
     def explain(self, arguments: Mapping[str, object]) -> dict[str, Any]:
         """What `mip6 explain` shows of one packet; ValueError when it is none."""
         return explain_here(
-            self.settings, self._registration, self._flow_changes.rules, self._table, question(arguments)
+            self.settings,
+            self._registration,
+            self._flow_changes.rules,
+            self._table,
+            self._balance,
+            question(arguments),
         )
 
     # --- events --------------------

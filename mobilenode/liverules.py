@@ -15,7 +15,7 @@ from mip6.configfile import ConfigurationError, Mistakes
 from mobilenode.rules import STEP, FlowTable, Layers
 from mobilenode.settings import FlowSettings
 
-WAYS = ("via", "copy", "share", "policy", "drop", "up", "down")
+WAYS = ("via", "copy", "share", "balance", "policy", "drop", "up", "down")
 
 
 @dataclass(frozen=True)

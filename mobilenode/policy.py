@@ -2,18 +2,23 @@
 
 A rule takes the first tier of its choice that has a working link; see `settings.Choice`. A flow none of whose links
 works is inactive, and what it would match goes on to the rules behind it; or it drops, when that is its last resort.
+The weights of a balanced choice are multiplied with the factors of their links.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from types import MappingProxyType
 
 from mip6.forwarding import FlowRule
 from mobilenode.bindingupdatelist import FlowBinding
 from mobilenode.movement import CareOfAddress
-from mobilenode.settings import Choice, FlowSettings, LastResort
+from mobilenode.settings import Choice, FlowSettings, LastResort, Member
+
+BEST = 100  # the factor of the link that can take most
+NO_FACTORS: Mapping[str, int] = MappingProxyType({})
 
 
 class Direction(Enum):
@@ -25,12 +30,13 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """What a choice comes to now. With `weights`, one for each of `bids`, flows are shared, else copied. Without BIDs
-    it is inactive, or drops."""
+    """What a choice comes to now. With `weights`, one for each of `bids`, flows are shared, else copied. `lead` is then
+    the BID for whoever cannot share. Without BIDs it is inactive, or drops."""
 
     bids: tuple[int, ...] = ()
     weights: tuple[int, ...] = ()
     drop: bool = False
+    lead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class ResolvedFlow:
         flow, picked = self.settings, self.picked
         choice = flow.down
         drop = choice.last_resort is LastResort.DROP
-        return FlowBinding(flow.fid, flow.priority, flow.selector, picked.bids, picked.weights, drop)
+        return FlowBinding(flow.fid, flow.priority, flow.selector, picked.bids, picked.weights, drop, picked.lead)
 
 
 def links_of(usable: Iterable[CareOfAddress]) -> dict[str, int]:
@@ -61,22 +67,36 @@ def links_of(usable: Iterable[CareOfAddress]) -> dict[str, int]:
     return bids
 
 
-def pick(choice: Choice, bids: Mapping[str, int]) -> Picked:
-    """What `choice` comes to while the links of `bids` work."""
+def pick(choice: Choice, bids: Mapping[str, int], factors: Mapping[str, int] = NO_FACTORS) -> Picked:
+    """What `choice` comes to while the links of `bids` work; `factors` are those of `mobilenode.balance`."""
     for tier in choice.tiers:
-        found = [(bids[member.link], member.weight) for member in tier if member.link in bids]
+        found = [member for member in tier if member.link in bids]
         if found:
-            weights = () if choice.copy or len(found) == 1 else tuple(weight for _, weight in found)
-            return Picked(tuple(bid for bid, _ in found), weights)
+            taken = tuple(bids[member.link] for member in found)
+            if choice.copy or len(found) == 1:
+                return Picked(taken)
+            lead = taken[max(range(len(found)), key=lambda number: (found[number].weight, -number))]
+            return Picked(taken, _weights(found, factors if choice.balance else {}), lead=lead)
     return Picked(drop=choice.last_resort is LastResort.DROP)
 
 
+def _weights(members: Sequence[Member], factors: Mapping[str, int]) -> tuple[int, ...]:
+    """With factors the best gets BEST and any at least 1, so that nothing is said anew because of a fraction."""
+    if not factors:
+        return tuple(member.weight for member in members)
+    products = [member.weight * factors.get(member.link, BEST) for member in members]
+    return tuple(max(1, round(BEST * one / max(products))) for one in products)
+
+
 def resolve(
-    flows: Iterable[FlowSettings], usable: Iterable[CareOfAddress], direction: Direction
+    flows: Iterable[FlowSettings],
+    usable: Iterable[CareOfAddress],
+    direction: Direction,
+    factors: Mapping[Direction, Mapping[str, int]] = MappingProxyType({}),
 ) -> tuple[ResolvedFlow, ...]:
     """All flows by FID-PRI."""
-    bids = links_of(usable)
+    bids, loads = links_of(usable), factors.get(direction, NO_FACTORS)
     return tuple(
-        ResolvedFlow(flow, pick(flow.down if direction is Direction.DOWN else flow.uplink, bids))
+        ResolvedFlow(flow, pick(flow.down if direction is Direction.DOWN else flow.uplink, bids, loads))
         for flow in sorted(flows, key=lambda flow: (flow.priority, flow.fid))
     )

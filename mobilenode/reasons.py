@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mip6.explain import Absent, Background, explain, walk
@@ -10,12 +10,16 @@ from mip6.forwarding import FlowRule, ForwardingTable
 from mip6.lookup import Plain
 from mip6.packet import Parsed
 from mobilenode import views
+from mobilenode.balance import Balance
+from mobilenode.policy import Direction
 from mobilenode.registration import Registration
 from mobilenode.settings import FlowSettings, MobileNodeSettings
 
 
-def background(settings: MobileNodeSettings, state: Registration, rules: Iterable[FlowSettings]) -> Background:
-    """`rules`: all of them, also those that do not hold now."""
+def background(
+    settings: MobileNodeSettings, state: Registration, rules: Iterable[FlowSettings], loads: Mapping[str, str]
+) -> Background:
+    """`rules`: all of them, also those that do not hold now. `loads` of links, in the direction that is asked about."""
     every = tuple(rules)
     holding = set(state.rules)
     links = {link.bid: link.name for link in settings.links} | {one.bid: one.link for one in state.active()}
@@ -29,6 +33,8 @@ def background(settings: MobileNodeSettings, state: Registration, rules: Iterabl
             for flow in every
             if flow not in holding
         ),
+        loads={bid: loads[link] for bid, link in links.items() if link in loads},
+        balanced=frozenset(flow.fid for flow in every if flow.down.balance or flow.uplink.balance),
     )
 
 
@@ -37,11 +43,13 @@ def explain_here(
     state: Registration,
     rules: Iterable[FlowSettings],
     table: ForwardingTable,
+    balance: Balance,
     packet: Parsed,
 ) -> dict[str, Any]:
     """Packets from the mobile node by its table; packets to it by what the home agent has acknowledged."""
-    told = background(settings, state, rules)
-    if Plain(table).owner(packet.source) is not None or Plain(table).owner(packet.destination) is None:
+    upwards = Plain(table).owner(packet.source) is not None or Plain(table).owner(packet.destination) is None
+    told = background(settings, state, rules, balance.words(Direction.UP if upwards else Direction.DOWN))
+    if upwards:
         answer = explain(table, packet, {settings.home_address: told})
         if state.home is not None:
             answer["outcome"] = "at home: it goes without a tunnel"
@@ -69,7 +77,7 @@ def explain_here(
                 "care_of_address": str(held[bid].binding.care_of_address),
                 "used": bid in taken,
                 "weight": taken.get(bid),
-                "why": None if bid in taken else "works, but is not chosen",
+                "why": told.why(chosen, bid) if bid in taken else "works, but is not chosen",
             }
             for bid in sorted(held)
         ],

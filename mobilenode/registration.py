@@ -9,7 +9,7 @@ state always wins.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
@@ -38,7 +38,9 @@ SLOWEST_RETRY = 600.0
 
 
 # not of the home agent
-OF_THE_MOBILE_NODE = ("access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "spent", "send_times")
+OF_THE_MOBILE_NODE = (
+    "access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "spent", "factors", "send_times",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -94,6 +96,8 @@ class Registration:
     flows: tuple[FlowSettings, ...] = ()  # what the home agent is to hold; `flowchange` keeps both
     rules: tuple[FlowSettings, ...] = ()  # what this end does
     spent: frozenset[str] = frozenset()  # links whose monthly volume is used up: a last resort
+    factors: Mapping[Direction, Mapping[str, int]] = field(default_factory=dict)  # of `balance`
+    shares: bool = True  # the home agent applies `mip6.flowextension`, as far as is known
     send_times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_UPDATE_RATE))
 
     @classmethod
@@ -165,7 +169,8 @@ class Registration:
         return tuple(flow for flow in self._stated_flows() if self.refused_flows.get(flow.fid, (None,))[0] != flow)
 
     def _stated_flows(self) -> tuple[FlowBinding, ...]:
-        resolved = resolve(self.flows, self.in_use(), Direction.DOWN)
+        factors = self.factors if self.shares else {}  # who does not share need not hear of the load
+        resolved = resolve(self.flows, self.in_use(), Direction.DOWN, factors)
         return tuple(one.binding() for one in resolved if one.picked.bids)
 
     def resting_flows(self) -> set[int]:

@@ -70,7 +70,7 @@ def _refuse() -> int:
 
 
 def _shares(value: Any) -> dict[str, int | None]:
-    """Links with their weights; None: to be taken from the links' rates. "auto" is every link."""
+    """Links with their weights; None: none is given. "auto" is every link."""
     if value == "auto":
         return {"any": None}
     if isinstance(value, dict) and value:
@@ -85,12 +85,21 @@ def _shares(value: Any) -> dict[str, int | None]:
     return {_link(name): None for name in value}
 
 
+def _balance(value: Any) -> dict[str, int | None] | bool:
+    return True if value is True else _shares(value)
+
+
 LinkName = Annotated[str, Expected(f"an interface name of 1 to 15 octets, or one of {', '.join(ANY)}", _link)]
 Time = Annotated[time, Expected('a time of day like "22:00"', _time)]
 Weight = Annotated[int, config.integer(1, MAXIMUM_WEIGHT)]
 PolicyName = Annotated[str, config.text("the name of a policy", 64)]
 Shares = Annotated[
     dict[str, int | None], Expected('a list of links, a table of links with weights, or "auto"', _shares)
+]
+
+Balanced = Annotated[
+    dict[str, int | None] | bool,
+    Expected('a list of links, a table of links with weights, "auto", or true beside members', _balance),
 ]
 
 
@@ -139,11 +148,12 @@ class ChoiceTable(config.Table):
     via: list[LinkName] = Field(default_factory=list)
     copy_: list[LinkName] = Field(default_factory=list, alias="copy")
     share: Shares | None = None
+    balance: Balanced | None = None
     last_resort: Annotated[str, config.choice(*LastResort)] = LastResort.DEFAULT
 
     def ways(self) -> list[str]:
         """Which of the ways are used."""
-        return [name for name in ("via", "copy_", "share") if getattr(self, name)]
+        return [name for name in ("via", "copy_", "share", "balance") if getattr(self, name)]
 
 
 class PolicyTable(ChoiceTable):
@@ -154,8 +164,13 @@ class PolicyTable(ChoiceTable):
 
     @model_validator(mode="after")
     def _one_way(self) -> PolicyTable:
-        if len(self.ways()) + bool(self.members) != 1:
-            raise ValueError("expected exactly one of members = [...], via = [...], copy = [...], share = ...")
+        if self.balance is True and not self.members:
+            raise ValueError("expected members where balance is true, or balance = [...]")
+        ways = [name for name in self.ways() if self.balance is not True or name != "balance"]
+        if len(ways) + bool(self.members) != 1:
+            raise ValueError(
+                "expected exactly one of members = [...], via = [...], copy = [...], share = ..., balance = ..."
+            )
         return self
 
 
@@ -190,10 +205,12 @@ class FlowTable(SelectorTable, ChoiceTable):
     def _one_verdict(self) -> FlowTable:
         given = [*self.ways(), *(["policy"] if self.policy else []), *(["drop"] if self.drop else [])]
         each = self.up is not None and self.down is not None
+        if self.balance is True:
+            raise ValueError("expected balance = [...] in a rule: true is for the members of a policy")
         if len(given) > 1 or (not given and not each):
             raise ValueError(
-                "expected exactly one of via = [...], copy = [...], share = ..., policy = ..., drop = true, "
-                "or both up and down"
+                "expected exactly one of via = [...], copy = [...], share = ..., balance = ..., policy = ..., "
+                "drop = true, or both up and down"
             )
         if given and each:
             raise ValueError(f"expected no {given[0].strip('_')} where both up and down are given")
@@ -297,26 +314,29 @@ class Layers:
             names = self._known(mistakes, _indexed(f"{key}.copy", table.copy_))
             return Choice((tuple(Member(name) for name in names),), copy=True, last_resort=resort)
         tiers: dict[int, dict[str, int | None]] = {}
-        if table.share is not None:
-            tiers[1] = table.share
-            self._known(mistakes, _indexed(f"{key}.share", list(table.share)))
+        balance = bool(table.balance)
+        for name, shares in (("share", table.share), ("balance", table.balance)):
+            if isinstance(shares, dict):
+                tiers[1] = shares
+                self._known(mistakes, _indexed(f"{key}.{name}", list(shares)))
         for index, member in enumerate(table.members if isinstance(table, PolicyTable) else ()):
             self._known(mistakes, [(f"{key}.members[{index}].link", member.link)])
             if member.link in tiers.setdefault(member.preference, {}):
                 mistakes.add(f"{key}.members[{index}].link", f"{member.link} stands twice with this preference")
             tiers[member.preference][member.link] = member.weight
-        members = tuple(tier for _, one in sorted(tiers.items()) if (tier := self._tier(one)))
-        return Choice(members, last_resort=resort)
+        members = tuple(tier for _, one in sorted(tiers.items()) if (tier := self._tier(one, balance)))
+        return Choice(members, balance=balance, last_resort=resort)
 
-    def _tier(self, shares: Mapping[str, int | None]) -> tuple[Member, ...]:
-        """Without any weights they are the links' rates in Mbit/s, if all of these are known; else 1 each."""
+    def _tier(self, shares: Mapping[str, int | None], balance: bool) -> tuple[Member, ...]:
+        """Without any weights they are the links' rates in Mbit/s, if all of these are known; else 1 each. Where the
+        load is balanced the rates count anyway."""
         weights: dict[str, int | None] = {}
         for name, weight in shares.items():
             for link in self._expand(name, weights):
                 weights[link] = weight
         rates = {link.name: link.max_rate for link in self.links}
         known = [rates.get(link) for link in weights]
-        scale = all(rate is not None for rate in known) and not any(weights.values())
+        scale = all(rate is not None for rate in known) and not any(weights.values()) and not balance
 
         def rated(link: str) -> int:
             rate = rates.get(link) if scale else None

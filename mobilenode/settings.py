@@ -59,13 +59,15 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which links packets take: those of the first of `tiers` that has a working one; of several, each new flow is
-    given one by weight, or, with `copy`, every packet goes over all (n-casting, RFC 6089 §5.3.6).
+    given one by weight, or, with `copy`, every packet goes over all (n-casting, RFC 6089 §5.3.6). With `balance` the
+    weights follow what the links carry and how well (`mobilenode.balance`).
 
     No tiers and DROP: a drop rule.
     """
 
     tiers: tuple[tuple[Member, ...], ...] = ()
     copy: bool = False
+    balance: bool = False
     last_resort: LastResort = LastResort.DEFAULT
 
     def describe(self) -> str:
@@ -77,7 +79,7 @@ class Choice:
         for tier in self.tiers:
             named = (one.link if self.copy or len(tier) == 1 else f"{one.link}:{one.weight}" for one in tier)
             tiers.append((" and " if self.copy else " + ").join(named))
-        words = "copy to " if self.copy else "" if single else "share "
+        words = "copy to " if self.copy else "" if single else "balance " if self.balance else "share "
         return words + ", else ".join([*tiers, *(["drop"] if self.last_resort is LastResort.DROP else [])])
 
     def links(self) -> tuple[str, ...]:
@@ -101,6 +103,11 @@ def copy(*links: str) -> Choice:
 def share(**weights: int) -> Choice:
     """Each new flow over one of them, by weight."""
     return Choice((tuple(Member(link, weight) for link, weight in weights.items()),))
+
+
+def balance(**weights: int) -> Choice:
+    """Each new flow over one of them, by weight, load and quality."""
+    return Choice((tuple(Member(link, weight) for link, weight in weights.items()),), balance=True)
 
 
 @dataclass(frozen=True, slots=True)

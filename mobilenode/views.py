@@ -74,7 +74,7 @@ def forwarding_table(
             _tunnel(settings, state, one, path_mtus.get(one.address, one.mtu), one.bid in sending) for one in known
         )
         probes = probe_rules(settings.home_address, state.home_agent, sorted(one.bid for one in known))
-        flows = resolve(state.rules, state.in_use(sending.values()), Direction.UP)
+        flows = resolve(state.rules, state.in_use(sending.values()), Direction.UP, state.factors)
         rules = (probes if settings.paths.probe else ()) + tuple(flow.rule() for flow in flows)
     prefixes: tuple[IPNetwork, ...] = (*registered_prefixes(settings, state), *ipv4_networks(state))
     if before is not None:
@@ -179,7 +179,7 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
                     "state": "down",
                 }
             )
-    down = {one.settings.fid: one.picked for one in resolve(state.rules, state.in_use(), Direction.DOWN)}
+    down = {one.settings.fid: one.picked for one in resolve(state.rules, state.in_use(), Direction.DOWN, state.factors)}
     flows = [
         {
             "fid": flow.settings.fid,
@@ -189,9 +189,10 @@ def status(settings: MobileNodeSettings, state: Registration, counts: dict[str, 
             "bids": list(flow.picked.bids),
             "weights": list(flow.picked.weights),
             "down_bids": list(down[flow.settings.fid].bids),
+            "down_weights": list(down[flow.settings.fid].weights),
             "active": bool(flow.picked.bids) or flow.picked.drop,
         }
-        for flow in resolve(state.rules, state.in_use(usable(state).values()), Direction.UP)
+        for flow in resolve(state.rules, state.in_use(usable(state).values()), Direction.UP, state.factors)
     ]
     return {
         "role": "mobilenode",

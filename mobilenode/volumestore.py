@@ -10,11 +10,10 @@ from pathlib import Path
 
 from mip6.events import Event, LinkCounted, VolumeRestored
 from mip6.system import log
+from mobilenode.linkcounts import link_counts
 from mobilenode.volumes import Volume
 
 INTERVAL = 10.0  # seconds between looks, and so the longest use that a crash can forget
-COUNTS = Path("/proc/net/dev")  # of the network namespace that asks, which /sys/class/net need not be
-RECEIVED, SENT = 0, 8  # columns of octets
 
 
 class VolumeStore:
@@ -29,10 +28,10 @@ class VolumeStore:
         for event in self.read():
             handle(event)
         while True:
+            counts = link_counts()
             for name in self._links:
-                octets = carried(name)
-                if octets is not None:
-                    handle(LinkCounted(name, octets))
+                if name in counts:
+                    handle(LinkCounted(name, counts[name].received + counts[name].sent))
             self.write()
             await asyncio.sleep(INTERVAL)
 
@@ -69,13 +68,3 @@ class VolumeStore:
             self._written = text
         except OSError as error:  # tried again at the next look
             log.event("volumes_not_written", "error", file=self._path, error=str(error))
-
-
-def carried(name: str) -> int | None:
-    """The octets that a link has carried both ways since it exists; None while it does not."""
-    for line in COUNTS.read_text().splitlines():
-        found, colon, columns = line.partition(":")
-        if colon and found.strip() == name:
-            numbers = columns.split()
-            return int(numbers[RECEIVED]) + int(numbers[SENT])
-    return None

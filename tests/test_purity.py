@@ -34,6 +34,8 @@ SHELLS = {
         "rules.py",
         "liverules.py",
         "volumestore.py",
+        "linkcounts.py",
+        "sampling.py",
         "operator.py",
         "__main__.py",
     },

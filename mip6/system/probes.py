@@ -26,6 +26,7 @@ from mip6.auth import NTP_EPOCH
 from mip6.dataplane.interface import Counters, TunnelCounters
 from mip6.events import PathChanged
 from mip6.forwarding import End, ForwardingTable, Node, Tunnel
+from mip6.measurement import Quality
 from mip6.path import NEVER, PathSettings
 from mip6.paths import Paths
 from mip6.probeflows import PORT_BASE, is_probe_rule, probe_port, probed
@@ -377,6 +378,12 @@ class Prober:
                     (hop_limit,) = _INT.unpack(value)
             found.append((data, address[0], address[1], arrived, hop_limit, interface))
         return found
+
+    def qualities(self, home: IPv6Address) -> dict[int, Quality]:
+        """What is known of the paths of a node, by BID."""
+        peer = self._homes.get(home)
+        paths = {} if peer is None else peer.paths.paths
+        return {bid: path.measurement.quality() for bid, path in paths.items() if path.attached}
 
     # --- looking ----------------------------------------------------------------------------------------------------
 

@@ -253,7 +253,7 @@ NODE_MISTAKES = [
     (
         'via = ["wwan0", "wlan0"]',
         "",
-        "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., policy = ",
+        "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., balance = ..., policy = ",
     ),
     ("spi = 4096\n\n[[flow]]", "drop = true\n\n[[flow]]", "flow[1]: expected exactly one of via = [...], copy"),
     ('name = "voice"', "fid = 20", "flow[1].fid: expected a value of its own, but 20 is taken by flow[0].fid"),

@@ -11,7 +11,7 @@ from mip6.configfile import ConfigurationError
 from mip6.schedule import Schedule
 from mip6.selectors import IPv4Selector, IPv6Selector
 from mobilenode.config import load
-from mobilenode.settings import Choice, FlowSettings, LastResort, Member, MobileNodeSettings, copy, share, via
+from mobilenode.settings import Choice, FlowSettings, LastResort, Member, MobileNodeSettings, balance, copy, share, via
 
 NODE = """
 [mobilenode]
@@ -161,7 +161,11 @@ def test_a_rule_holds_from_to_on_days(tmp_path: Path) -> None:
     [
         ('policy = "cheep"', "flow[0].policy: expected the name of a [[policy]] (cheap), got 'cheep'"),
         ('via=["wlan0"]\nup=["sat0"]', "flow[0].up[0]: expected a link that is sent over, but sat0 is receive_only"),
-        ('up = ["wlan0"]', "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., policy = ..., "),
+        ('up = ["wlan0"]', "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., balance = ..., "),
+        ("balance = true", "flow[0]: expected balance = [...] in a rule: true is for the members of a policy"),
+        ("balance = 3", "flow[0].balance: expected a list of links, a table of links with weights, "),
+        ('balance = ["wlan9"]', "flow[0].balance[0]: expected the name of a [[link]] (wlan0, wwan0, eth0, sat0), got"),
+        ('share = "auto"\nbalance = "auto"', "flow[0]: expected exactly one of via = [...], copy = [...], share = "),
         ('via=["wlan0"]\nup=["wlan0"]\ndown=["wlan0"]', "flow[0]: expected no via where both up and down are given"),
         ('policy="cheap"\nlast_resort="drop"', "flow[0]: expected no last_resort: the policy has it"),
         ("share = { wlan0 = 0 }", "flow[0].share: expected a list of links, a table of links with weights, or"),
@@ -212,3 +216,32 @@ def test_a_wrong_layer_is_refused(tmp_path: Path, old: str, new: str, message: s
     with pytest.raises(ConfigurationError) as caught:
         load(file)
     assert any(line.startswith(f"{file}: {message}") for line in caught.value.mistakes), caught.value
+
+
+BALANCED = Choice((tuple(Member(one) for one in ("eth0", "wlan0", "wwan0", "sat0")),), balance=True)
+
+
+def test_a_rule_is_balanced_over_links_whose_rates_count_anyway(tmp_path: Path) -> None:
+    assert only(tmp_path, 'balance = "auto"').down == BALANCED
+    assert only(tmp_path, 'balance = ["wlan0", "eth0"]').down == balance(wlan0=1, eth0=1)
+    assert only(tmp_path, "balance = { wlan0 = 3, eth0 = 1 }").down.describe() == "balance wlan0:3 + eth0:1"
+
+
+def test_a_policy_is_balanced_within_each_tier(tmp_path: Path) -> None:
+    members = 'members = [{ link = "wlan0" }, { link = "eth0" }, { link = "wwan0", preference = 2 }]'
+    policy = f'[[policy]]\nname = "even"\nbalance = true\n{members}\n'
+    [flow] = read(tmp_path, f'{policy}[[flow]]\npolicy = "even"\n').flows
+    assert flow.down == Choice(((Member("wlan0"), Member("eth0")), (Member("wwan0"),)), balance=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("balance = true", "expected members where balance is true, or balance = [...]"),
+        ('balance = "auto"\nmembers = [{ link = "wlan0" }]', "expected exactly one of members = [...], via = [...], "),
+    ],
+)
+def test_a_wrong_policy_is_refused(tmp_path: Path, wrong: str, why: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(tmp_path, f'[[policy]]\nname = "even"\n{wrong}\n')
+    assert any(f"policy[1]: {why}" in one for one in caught.value.mistakes), caught.value
