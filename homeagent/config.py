@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
@@ -98,6 +99,27 @@ class NodeTable(config.Table):
             ipv4_home_address=self.ipv4_home_address,
             ipv4_prefixes=tuple(self.ipv4_prefixes),
         )
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A file as the engine takes it, and where it stands, to be read again."""
+
+    path: Path
+    settings: HomeAgentSettings
+
+    @property
+    def log(self) -> str:
+        return self.settings.log
+
+    @property
+    def log_format(self) -> str:
+        return self.settings.log_format
+
+
+def read(path: Path) -> Configuration:
+    """Read the file; ConfigurationError with every mistake in it."""
+    return Configuration(path, load(path))
 
 
 def load(path: Path) -> HomeAgentSettings:

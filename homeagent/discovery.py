@@ -51,12 +51,16 @@ class Discovery:
     """The Home Agents List and the answers. `random` mixes home agents of equal preference."""
 
     def __init__(self, settings: HomeAgentSettings, random: Random) -> None:
-        self._settings = settings
         self._random = random
-        self._serves_routers = settings.insecure or any(node.mobile_router for node in settings.nodes)
+        self.configure(settings)
         self._learned: dict[IPv6Address, HomeAgentsEntry] = {}  # by link-local address
         self._requests = RateLimit(DISCOVERIES_PER_SECOND, DISCOVERIES_PER_SECOND)
         self._advertised: dict[IPv6Address, float] = {}  # when each mobile node was last sent an advertisement
+
+    def configure(self, settings: HomeAgentSettings) -> None:
+        """These settings hold from now on."""
+        self._settings = settings
+        self._serves_routers = settings.insecure or any(node.mobile_router for node in settings.nodes)
 
     # --- the Home Agents List --------------------
 

@@ -181,11 +181,18 @@ class Ipv4HomeAddresses:
     """Who has which IPv4 home address. One of the pool stays its node's until another needs it and the node is gone."""
 
     def __init__(self, settings: HomeAgentSettings, cache: Mapping[IPv6Address, BindingCacheEntry]) -> None:
-        self._settings, self._cache = settings, cache
-        self._pool = settings.ipv4_home_pool
-        self._reserved = {node.ipv4_home_address for node in settings.nodes}
+        self._cache = cache
+        self.configure(settings)
         self._owners: dict[IPv4Address, IPv6Address] = {}
         self._addresses: dict[IPv6Address, IPv4Address] = {}
+
+    def configure(self, settings: HomeAgentSettings) -> None:
+        """These settings hold from now on, the pool is the same."""
+        self._settings = settings
+        self._pool = settings.ipv4_home_pool
+        self.reserved: frozenset[object] = frozenset(
+            node.ipv4_home_address for node in settings.nodes if node.ipv4_home_address is not None
+        )
 
     def hold(self, entry: BindingCacheEntry) -> None:
         """What this entry says, of an earlier run or of `bind`, is taken."""
@@ -214,13 +221,13 @@ class Ipv4HomeAddresses:
         return found
 
     def _usable(self, address: IPv4Address) -> bool:
-        return self._pool is not None and address in self._pool and address not in self._reserved
+        return self._pool is not None and address in self._pool and address not in self.reserved
 
     def _free(self) -> IPv4Address | None:
         if self._pool is None:
             return None
         for address in self._pool.hosts():
-            if address not in self._owners and address not in self._reserved:
+            if address not in self._owners and address not in self.reserved:
                 return address
         return next((one for one, owner in self._owners.items() if not self._bound(owner)), None)
 

@@ -24,6 +24,7 @@ from homeagent.discovery import Discovery
 from homeagent.dualstack import Ipv4HomeAddresses, reachable
 from homeagent.reception import ERRORS_PER_SECOND, Reception
 from homeagent.registration import Accepted, Refusal
+from homeagent.reload import fitted
 from homeagent.revocation import Revocations, requested_bids
 from homeagent.security import Discard, authenticate
 from homeagent.settings import HomeAgentSettings, NodeSettings
@@ -119,13 +120,46 @@ class HomeAgent:
                 result += [actions.StoreNode(home, None)]
                 continue
             try:
-                self._set_entry(reachable(self.settings, from_record(home, record, self._offset)))
+                entry = reachable(self.settings, from_record(home, record, self._offset))
+                node = self._nodes.get(home) or NodeSettings(home_address=home)
+                self._set_entry(fitted(entry, node, self._ipv4.reserved))
             except (ValueError, KeyError, TypeError) as error:
                 fields = {"home_address": str(home), "error": repr(error)}
                 result.append(Report("stored binding is not readable", "error", fields))
         result += self._expire(now)
         restored = sum(len(entry.bindings) for entry in self._cache.values())
         result.append(Report("bindings restored", fields={"bindings": restored}))
+        return [*result, actions.ForwardingChanged(), actions.KernelChanged()]
+
+    def reconfigure(self, settings: HomeAgentSettings, now: float) -> list[Action]:
+        """These settings hold from now on; `reload.needs_restart` says which may differ. Bindings stay, but for those
+        of nodes that are gone; of a node that changed, what is no longer its own ends."""
+        before = self._nodes
+        self._nodes = {node.home_address: node for node in settings.nodes}
+        self.settings = settings
+        self._tunnels.configure(settings, self._nodes)
+        self._revocations.settings = settings
+        self._ipv4.configure(settings)
+        self._discovery.configure(settings)
+        result: list[Action] = []
+        for home, entry in list(self._cache.items()):
+            node = self._nodes.get(home)
+            if node is None and not settings.insecure:
+                result += self._end(home, frozenset(), "no longer configured")
+                del self._cache[home]
+                self._arm(home)
+                result.append(actions.StoreNode(home, None))
+                continue
+            if node == before.get(home):
+                continue
+            left = fitted(entry, node or NodeSettings(home_address=home), self._ipv4.reserved)
+            result += self._set_entry(left)
+            if left != entry:
+                result.append(actions.StoreNode(home, left.to_record(self._offset)))
+        # a first registration that waits for duplicate address detection was judged by what held before
+        self._checking = {
+            home: event for home, event in self._checking.items() if self._nodes.get(home) == before.get(home)
+        }
         return [*result, actions.ForwardingChanged(), actions.KernelChanged()]
 
     def status(self, now: float) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Revocations:
     """The indications that wait for an acknowledgement, at most one per home address."""
 
     def __init__(self, settings: HomeAgentSettings, random: Random) -> None:
-        self._settings = settings
+        self.settings = settings
         self._sequence = random.randrange(65536)
         self._waiting: dict[IPv6Address, Revocation] = {}
 
@@ -83,13 +83,13 @@ class Revocations:
         message = BindingRevocationIndication(
             RevocationTrigger.ADMINISTRATIVE, self._sequence, RevocationFlag(0), options
         )
-        home, outer = entry.home_address, udp_ends(self._settings, best)
+        home, outer = entry.home_address, udp_ends(self.settings, best)
         care_of = home if outer is not None else best.care_of_address
         assert isinstance(care_of, IPv6Address)  # IPv4 goes inside UDP
         # same protection as a Binding Acknowledgement (RFC 5846 §4); RFC 4285 has no option of its own for it
         mh = sign(message, node.associations[0], care_of, home) if node.associations else encode_message(message)
         routing = None if outer is not None else home
-        packet = SendPacket(build_packet(self._settings.address, care_of, mh, routing_address=routing), outer=outer)
+        packet = SendPacket(build_packet(self.settings.address, care_of, mh, routing_address=routing), outer=outer)
         self._waiting[home] = Revocation(self._sequence, bids, best, packet, now + INITIAL_DELAY)
         return packet
 

@@ -34,6 +34,10 @@ class Tunnels:
         self._mtus_end = 0.0  # when the oldest learned path MTU is forgotten
         self._states: dict[IPv6Address, dict[int, PathState]] = {}
 
+    def configure(self, settings: HomeAgentSettings, nodes: Mapping[IPv6Address, NodeSettings]) -> None:
+        """These hold from now on; the engine then says which entries they change."""
+        self._settings, self._nodes = settings, nodes
+
     def table(self) -> ForwardingTable:
         """The whole desired state of the data plane; nodes that did not change are the same objects."""
         return ForwardingTable(

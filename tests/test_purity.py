@@ -26,7 +26,7 @@ SHELLS = {
         "config.py",
         "configfile.py",
     },
-    "homeagent": {"daemon.py", "store.py", "config.py", "__main__.py"},
+    "homeagent": {"daemon.py", "operator.py", "store.py", "config.py", "__main__.py"},
     "mobilenode": {
         "daemon.py",
         "store.py",

@@ -144,6 +144,13 @@ class Prober:
             raise
         return sock
 
+    def renew_keys(self) -> None:
+        """The nodes' keys may be others now."""
+        for peer in self._peers.values():
+            keys = self._measured.keys(peer.home_address)
+            if set(keys) != set(peer.keys):
+                peer.keys = tuple(keys) or (None,)
+
     # --- which paths there are --------------------------------------------------------------------------------------
 
     def set_table(self, table: ForwardingTable) -> None:

@@ -169,7 +169,7 @@ class Downloads:
             full = {name: 0.1 if wanted[name] > CAPACITY[name] else 0.0 for name in bids}
             self.served += sum(rates.values())
             self.crowded += sum(wanted.values()) - sum(rates.values())
-            self.links.run(1, full, **rates)
+            self.links.run(1, full, NOTHING, **rates)
 
 
 def test_balanced_downloads_get_more_than_an_equal_share_gives() -> None:

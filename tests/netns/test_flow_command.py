@@ -128,9 +128,9 @@ def test_a_wrong_rule_is_refused_and_nothing_changes(car: Car, words: tuple[str,
     assert car.mobile()["flows"] == before
 
 
-def reload(car: Car, status: int) -> str:
-    node = car["mr"]
-    line = node.command(sys.executable, "-m", "mip6.cli", "reload", "--control", node.control("mobilenode"))
+def reload(car: Car, status: int, name: str = "mr", role: str = "mobilenode") -> str:
+    node = car[name]
+    line = node.command(sys.executable, "-m", "mip6.cli", "reload", "--control", node.control(role))
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status, done
     return done.stdout + done.stderr
@@ -152,3 +152,26 @@ def test_the_file_is_read_again_and_a_wrong_one_changes_nothing(car: Car) -> Non
         file.write_text(right)
         reload(car, 0)
     assert [one["fid"] for one in car.home()["nodes"][0]["flows"]] == [10]
+
+
+def test_a_home_agent_reads_its_file_again_and_loses_no_binding(car: Car) -> None:
+    [file] = car["ha"].directory.glob("homeagent*.toml")
+    right = file.read_text()
+    before = car.home()["nodes"][0]["bindings"]
+    assert len(before) == 2
+    try:
+        file.write_text(right + '\n[[node]]\nhome_address = "2001:db8:999::1"\nreplay = "never"\n')
+        said = reload(car, 1, "ha", "homeagent")
+        assert "node[1].home_address: expected an address of" in said or "node[1].replay: expected one of" in said
+        file.write_text(right.replace("[homeagent]", "[homeagent]\nudp_zero_checksum = true"))
+        assert "udp_zero_checksum: changed, which needs a restart" in reload(car, 1, "ha", "homeagent")
+        key = "ab" * 20
+        node = '\n[[node]]\nhome_address = "2001:db8:100::99"\n[[node.key]]\nspi = 4096\nalgorithm = "hmac-sha1"\n'
+        file.write_text(right + node + f'key = "{key}"\n')
+        assert "1 nodes new" in reload(car, 0, "ha", "homeagent")
+        nodes = car.home()["nodes"]
+        assert {one["home_address"] for one in nodes} >= {"2001:db8:100::99"} and len(nodes) == 2
+        assert [one["care_of_address"] for one in nodes[0]["bindings"]] == [one["care_of_address"] for one in before]
+    finally:
+        file.write_text(right)
+        reload(car, 0, "ha", "homeagent")
