@@ -56,7 +56,7 @@ class Binding:
 class FlowBinding:
     """A flow binding entry (RFC 6089 §4.3). It is active while one of `bids` is bound.
 
-    `weights`, one for each of `bids`, and `drop` came by `mip6.flowextension`.
+    `weights`, one for each of `bids`, and what follows them came by `mip6.flowextension`.
     """
 
     fid: int
@@ -65,18 +65,26 @@ class FlowBinding:
     bids: tuple[int, ...]
     weights: tuple[int, ...] = ()
     drop: bool = False
+    unreachable: bool = False
+    copied: bool = False
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the mobile node may send several copies of its packets."""
+        return self.copied or (len(self.bids) > 1 and not self.weights)
 
     def rule(self, usable: Container[int]) -> FlowRule:
         """What the data plane does with it while these BIDs can be sent to."""
         if self.drop and not any(bid in usable for bid in self.bids):
-            return FlowRule(self.fid, self.priority, self.selector, drop=True)
+            return FlowRule(self.fid, self.priority, self.selector, drop=True, unreachable=self.unreachable)
         return FlowRule(self.fid, self.priority, self.selector, self.bids, weights=self.weights)
 
     def to_record(self) -> list[Any]:
         """JSON form; the last member only with an extension."""
         extension = {"weights": list(self.weights), "drop": self.drop}
+        extension |= {"unreachable": self.unreachable, "copied": self.copied}
         base = [self.fid, self.priority, encode_selector(self.selector).hex(), list(self.bids)]
-        return [*base, extension] if self.weights or self.drop else base
+        return [*base, extension] if any(extension.values()) else base
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +170,8 @@ def from_record(home_address: IPv6Address, record: Mapping[str, Any], offset: fl
                 tuple(bids),
                 tuple(extension.get("weights", ())),
                 bool(extension.get("drop", False)),
+                bool(extension.get("unreachable", False)),
+                bool(extension.get("copied", False)),
             )
         )
     return BindingCacheEntry(

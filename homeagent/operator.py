@@ -49,7 +49,7 @@ class Operator:
             "changed": sum(after[home] != before[home] for home in after.keys() & before.keys()),
         }
         told = ", ".join(f"{count} nodes {word}" for word, count in counts.items() if count) or "no node differs"
-        log.event("reloaded", file=self._path, **counts)
+        log.event("reloaded", file=self._path, nodes=told)
         return {"ok": True, "done": f"the file holds: {told}"}
 
     async def reload(self) -> None:

@@ -303,10 +303,11 @@ def bind_flows(
 
 def _extended(flow: FlowBinding, extension: FlowExtension) -> FlowBinding:
     """A flow binding with what `mip6.flowextension` says of it; BIDs that are not bound (yet) count when they are."""
+    flow = replace(flow, drop=extension.drop, unreachable=extension.unreachable, copied=extension.copied)
     if not extension.shares:
-        return replace(flow, drop=extension.drop)
+        return flow
     bids, weights = zip(*extension.shares, strict=True)
-    return replace(flow, bids=bids, weights=weights, drop=extension.drop)
+    return replace(flow, bids=bids, weights=weights)
 
 
 def _flow(option: FlowIdentification, before: FlowBinding | None, bids: set[int]) -> FlowBinding | FlowStatus:

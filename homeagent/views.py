@@ -48,7 +48,7 @@ def forwarding_node(
             for one in sorted(entry.bindings, key=lambda one: (one.bid in held_back, *one.rank()))
         ),
         probes + drops + tuple(_without(flow.rule(bids - held_back), held_back) for flow in entry.flows),
-        tuple(flow.selector for flow in entry.flows if len(flow.bids) > 1 and not flow.weights),
+        tuple(flow.selector for flow in entry.flows if flow.may_repeat),
     )
 
 

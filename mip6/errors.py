@@ -28,6 +28,7 @@ _DONT_FRAGMENT = 0x4000
 class Error(Enum):
     """What an inner sender is told: type and code of ICMPv6 (RFC 4443) and of ICMPv4 (RFC 792, RFC 1191 §4)."""
 
+    NO_ROUTE = ((Icmp6Type.DESTINATION_UNREACHABLE, 0), (IcmpType.DESTINATION_UNREACHABLE, 0))
     NO_ADDRESS = ((Icmp6Type.DESTINATION_UNREACHABLE, 3), (IcmpType.DESTINATION_UNREACHABLE, 1))
     TIME_EXCEEDED = ((Icmp6Type.TIME_EXCEEDED, 0), (IcmpType.TIME_EXCEEDED, 0))
     TOO_BIG = ((Icmp6Type.PACKET_TOO_BIG, 0), (IcmpType.DESTINATION_UNREACHABLE, 4))

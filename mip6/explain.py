@@ -146,7 +146,7 @@ def _outcome(node: Node, rule: FlowRule | None, told: Background) -> dict[str, A
     usable = [one for one in node.tunnels if one.usable]
     if rule is not None and rule.drop:
         taken: dict[int, int | None] = {}
-        words = "it is dropped"
+        words = "it is dropped, and its sender told that there is no route" if rule.unreachable else "it is dropped"
     elif rule is None:
         taken = {one.bid: None for one in usable[:1]}
         words = "no rule decides: the best link takes it" if taken else "no link works: it is dropped"

@@ -28,7 +28,7 @@ CONDITIONS = {
     "from": "time of day from which it holds, with --to",
     "to": "time of day until which it holds",
     "days": "days on which it begins: mon,tue,...",
-    "last-resort": "default or drop, when none of its links works",
+    "last-resort": "default, drop or unreachable, when none of its links works",
 }
 
 

@@ -1,4 +1,5 @@
-"""What flow bindings lack: weights for sharing, and discarding as a last resort. Our extension, ignorable.
+"""What flow bindings lack: weights for sharing, discarding as a last resort, and that a flow is n-cast upwards. Our
+extension, ignorable.
 
 It travels in Vendor Specific Mobility Options (RFC 5094); docs/extensions.md has the layout. In a Binding Update each
 one belongs to the Flow Identification option with its FID. By RFC 6089 §5.3.6 several BIDs in a binding reference mean
@@ -31,6 +32,8 @@ class FlowFlag(IntFlag):
     """Flags of sub-type FLOW."""
 
     DROP = 0x80
+    UNREACHABLE = 0x40
+    COPIED = 0x20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +41,25 @@ class FlowExtension:
     """What a Binding Update says of flow `fid` beyond RFC 6089.
 
     `shares` are (BID, weight), instead of the BIDs of the binding reference; none: those stand. `drop`: discard while
-    none of the BIDs is bound.
+    none of the BIDs is bound, and with `unreachable` tell the sender. `copied`: the mobile node n-casts it upwards.
     """
 
     fid: int
     shares: tuple[tuple[int, int], ...] = ()
     drop: bool = False
+    unreachable: bool = False
+    copied: bool = False
 
 
 def encode_flow(enterprise: int, flow: FlowExtension) -> VendorSpecific:
     """The option of one flow. ValueError when it has too many shares, or a number does not fit."""
     if len(flow.shares) > MOST_SHARES:
         raise ValueError(f"flow {flow.fid}: {len(flow.shares)} shares do not fit into an option")
-    flags = FlowFlag.DROP if flow.drop else 0
+    flags = (
+        (FlowFlag.DROP if flow.drop else 0)
+        | (FlowFlag.UNREACHABLE if flow.unreachable else 0)
+        | (FlowFlag.COPIED if flow.copied else 0)
+    )
     data = flow.fid.to_bytes(2, "big") + bytes((flags, len(flow.shares)))
     for bid, weight in flow.shares:
         data += bid.to_bytes(2, "big") + weight.to_bytes(2, "big")
@@ -84,7 +93,9 @@ def flow_extensions(options: Iterable[Option], enterprise: int) -> dict[int, Flo
         if 0 in bids or len(set(bids)) != len(bids) or (shares and not any(weight for _, weight in shares)):
             continue
         fid = int.from_bytes(data[:2], "big")
-        found[fid] = FlowExtension(fid, shares, bool(data[2] & FlowFlag.DROP))
+        drop, flags = bool(data[2] & FlowFlag.DROP), data[2]
+        unreachable, copied = drop and bool(flags & FlowFlag.UNREACHABLE), bool(flags & FlowFlag.COPIED)
+        found[fid] = FlowExtension(fid, shares, drop, unreachable, copied)
     return found
 
 

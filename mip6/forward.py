@@ -100,7 +100,9 @@ def encapsulate(
         return Dropped(DropReason.NO_NODE, error_about(table, packet, parsed, Error.NO_ADDRESS))
     rule = _rule(node, parsed, uplink, memory)
     if rule is not None and rule.drop:
-        return Dropped(DropReason.RULE)
+        # a policy without a working link is no route: that ends no connection which lives longer (RFC 1122 §4.2.3.9)
+        error = error_about(table, packet, parsed, Error.NO_ROUTE) if rule.unreachable else None
+        return Dropped(DropReason.RULE, error)
     tunnels = _tunnels(node, rule)
     if not tunnels:
         return Dropped(DropReason.NO_TUNNEL)

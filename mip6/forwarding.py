@@ -81,7 +81,8 @@ class FlowRule:
     With `weights`, one for each of `bids`, the rule shares instead: each new flow goes to one of the usable tunnels,
     which it keeps as long as that tunnel stays usable; a weight of 0 takes no new flows while another has more.
     A rule none of whose BIDs has a usable tunnel is inactive and skipped. `drop` discards instead (a local rule;
-    the RFC has no discard). `priority` is the FID-PRI: lower is looked at first.
+    the RFC has no discard), and with `unreachable` the sender is told. `priority` is the FID-PRI: lower is looked at
+    first.
     """
 
     fid: int
@@ -90,8 +91,11 @@ class FlowRule:
     bids: tuple[int, ...] = ()
     drop: bool = False
     weights: tuple[int, ...] = ()
+    unreachable: bool = False
 
     def __post_init__(self) -> None:
+        if self.unreachable and not self.drop:
+            raise ValueError(f"flow {self.fid}: unreachable without drop")
         if self.weights and len(self.weights) != len(self.bids):
             raise ValueError(f"flow {self.fid}: {len(self.weights)} weights for {len(self.bids)} BIDs")
 

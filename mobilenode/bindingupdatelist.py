@@ -40,8 +40,8 @@ class Binding:
 class FlowBinding:
     """One flow binding as a Flow Identification option states it (RFC 6089 §4.2).
 
-    `weights`, one for each of `bids`, and `drop` are what `mip6.flowextension` adds to it; where the far end knows
-    nothing of that, a shared flow goes to `lead`, which does not change with the load.
+    `weights`, one for each of `bids`, `drop`, `unreachable` and `copied` are what `mip6.flowextension` adds to it;
+    where the far end knows nothing of that, a shared flow goes to `lead`, which does not change with the load.
     """
 
     fid: int
@@ -51,6 +51,8 @@ class FlowBinding:
     weights: tuple[int, ...] = ()
     drop: bool = False
     lead: int = 0
+    unreachable: bool = False
+    copied: bool = False
 
     def reference(self) -> tuple[int, ...]:
         """The BIDs of the binding reference: of a shared flow only one."""
@@ -58,10 +60,10 @@ class FlowBinding:
 
     def extension(self) -> FlowExtension | None:
         """What the binding reference cannot say."""
-        if not self.weights and not self.drop:
+        if not (self.weights or self.drop or self.copied):
             return None
         shares = tuple(zip(self.bids, self.weights, strict=True)) if self.weights else ()
-        return FlowExtension(self.fid, shares, self.drop)
+        return FlowExtension(self.fid, shares, self.drop, self.unreachable, self.copied)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,13 @@ class Direction(Enum):
 @dataclass(frozen=True, slots=True)
 class Picked:
     """What a choice comes to now. With `weights`, one for each of `bids`, flows are shared, else copied. `lead` is then
-    the BID for whoever cannot share. Without BIDs it is inactive, or drops."""
+    the BID for whoever cannot share. Without BIDs it is inactive, or drops, and may say so to the sender."""
 
     bids: tuple[int, ...] = ()
     weights: tuple[int, ...] = ()
     drop: bool = False
     lead: int = 0
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,25 @@ class ResolvedFlow:
     def rule(self) -> FlowRule:
         """What the data plane does with it. Selectors stay in the home agent's direction; the data plane swaps."""
         flow, picked = self.settings, self.picked
-        return FlowRule(flow.fid, flow.priority, flow.selector, picked.bids, picked.drop, picked.weights)
+        return FlowRule(
+            flow.fid, flow.priority, flow.selector, picked.bids, picked.drop, picked.weights, picked.unreachable
+        )
 
     def binding(self) -> FlowBinding:
         """What the home agent is told of it."""
         flow, picked = self.settings, self.picked
-        choice = flow.down
-        drop = choice.last_resort is LastResort.DROP
-        return FlowBinding(flow.fid, flow.priority, flow.selector, picked.bids, picked.weights, drop, picked.lead)
+        resort = flow.down.last_resort
+        return FlowBinding(
+            flow.fid,
+            flow.priority,
+            flow.selector,
+            picked.bids,
+            picked.weights,
+            resort is not LastResort.DEFAULT,
+            picked.lead,
+            resort is LastResort.UNREACHABLE,
+            copied=flow.uplink.copy and not flow.down.copy,  # else several BIDs say it
+        )
 
 
 def links_of(usable: Iterable[CareOfAddress]) -> dict[str, int]:
@@ -77,7 +89,8 @@ def pick(choice: Choice, bids: Mapping[str, int], factors: Mapping[str, int] = N
                 return Picked(taken)
             lead = taken[max(range(len(found)), key=lambda number: (found[number].weight, -number))]
             return Picked(taken, _weights(found, factors if choice.balance else {}), lead=lead)
-    return Picked(drop=choice.last_resort is LastResort.DROP)
+    resort = choice.last_resort
+    return Picked(drop=resort is not LastResort.DEFAULT, unreachable=resort is LastResort.UNREACHABLE)
 
 
 def _weights(members: Sequence[Member], factors: Mapping[str, int]) -> tuple[int, ...]:

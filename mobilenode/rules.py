@@ -26,6 +26,7 @@ from mobilenode.settings import DROP, Choice, FlowSettings, LastResort, LinkSett
 STEP = 10  # FIDs and FID-PRIs left out: position in the file times 10
 MAXIMUM_WEIGHT = 0xFFFF
 ANY = ("any", "any free", "any metered")  # every link, or those of a cost class, best BID-PRI first
+BLACKHOLE = "blackhole"  # mwan3's word for a last resort of drop
 _RATES = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
 _VOLUMES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -149,11 +150,15 @@ class ChoiceTable(config.Table):
     copy_: list[LinkName] = Field(default_factory=list, alias="copy")
     share: Shares | None = None
     balance: Balanced | None = None
-    last_resort: Annotated[str, config.choice(*LastResort)] = LastResort.DEFAULT
+    last_resort: Annotated[str, config.choice(*LastResort, BLACKHOLE)] = LastResort.DEFAULT
 
     def ways(self) -> list[str]:
         """Which of the ways are used."""
         return [name for name in ("via", "copy_", "share", "balance") if getattr(self, name)]
+
+    def resort(self) -> LastResort:
+        """What its last resort comes to."""
+        return LastResort.DROP if self.last_resort == BLACKHOLE else LastResort(self.last_resort)
 
 
 class PolicyTable(ChoiceTable):
@@ -277,7 +282,7 @@ class Layers:
     def _directions(self, mistakes: Mistakes, key: str, rule: FlowTable) -> tuple[Choice, Choice | None]:
         if rule.drop:
             return DROP, None
-        resort = LastResort(rule.last_resort)
+        resort = rule.resort()
         both = self._policy(mistakes, f"{key}.policy", rule.policy) if rule.policy else self.choice(mistakes, key, rule)
         ways = {}
         for name, value in (("down", rule.down), ("up", rule.up)):
@@ -306,7 +311,7 @@ class Layers:
 
     def choice(self, mistakes: Mistakes, key: str, table: ChoiceTable) -> Choice:
         """What a policy or a rule says of its links."""
-        resort = LastResort(table.last_resort)
+        resort = table.resort()
         if table.via:
             names = self._known(mistakes, _indexed(f"{key}.via", table.via))
             return Choice(tuple((Member(name),) for name in names), last_resort=resort)

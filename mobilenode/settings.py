@@ -46,6 +46,7 @@ class LastResort(StrEnum):
 
     DEFAULT = "default"  # the rules behind it decide, in the end the best link
     DROP = "drop"
+    UNREACHABLE = "unreachable"  # dropped, and the sender is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class Choice:
             named = (one.link if self.copy or len(tier) == 1 else f"{one.link}:{one.weight}" for one in tier)
             tiers.append((" and " if self.copy else " + ").join(named))
         words = "copy to " if self.copy else "" if single else "balance " if self.balance else "share "
-        return words + ", else ".join([*tiers, *(["drop"] if self.last_resort is LastResort.DROP else [])])
+        resort = [] if self.last_resort is LastResort.DEFAULT else [str(self.last_resort)]
+        return words + ", else ".join([*tiers, *resort])
 
     def links(self) -> tuple[str, ...]:
         """All links it names, best first."""

@@ -120,7 +120,7 @@ def pack_rules(rules: tuple[FlowRule, ...], usable: tuple[int | None, ...]) -> l
                     mask |= 1 << slot
             if not mask:
                 continue  # inactive
-        action = _DROP if rule.drop else _USERSPACE if rule.weights else _SEND
+        action = _USERSPACE if rule.unreachable else _DROP if rule.drop else _USERSPACE if rule.weights else _SEND
         one = _pack_rule(rule.selector, action, mask)
         if one is None:
             continue  # matches nothing

@@ -24,13 +24,15 @@ EXTENSIONS = st.builds(
     FlowExtension,
     NUMBER,
     st.dictionaries(NUMBER, NUMBER, max_size=MOST_SHARES).map(lambda one: tuple(one.items())),
-    st.booleans(),
-)
+    *(st.booleans(),) * 3,
+).filter(lambda one: one.drop or not one.unreachable)
 
 
 def test_the_octets_of_the_documentation() -> None:
     option = encode_flow(DEFAULT_ENTERPRISE, FlowExtension(10, ((1, 3), (2, 1)), drop=True))
     assert (option.vendor, option.subtype, option.data.hex(" ", 2)) == (32473, 1, "000a 8002 0001 0003 0002 0001")
+    flags = encode_flow(DEFAULT_ENTERPRISE, FlowExtension(10, drop=True, unreachable=True, copied=True))
+    assert flags.data.hex(" ", 2) == "000a e000"
     [answer] = encode_applied(DEFAULT_ENTERPRISE, (10, 20))
     assert (answer.subtype, answer.data.hex(" ", 2)) == (2, "000a 0014")
 

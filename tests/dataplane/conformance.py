@@ -25,13 +25,15 @@ BEHIND = "2001:db8:f00:7::9"  # in the mobile network prefix
 
 @dataclass(frozen=True)
 class Out:
-    """A packet from the tunnel device; `sent` are the outer packets with their BIDs, or `drop` the reason."""
+    """A packet from the tunnel device; `sent` are the outer packets with their BIDs, or `drop` the reason. `answered`:
+    the sender is told, though that reason has no error of its own."""
 
     name: str
     table: ForwardingTable
     packet: bytes
     sent: tuple[tuple[int, bytes], ...] = ()
     drop: DropReason | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True)

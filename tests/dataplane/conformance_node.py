@@ -17,6 +17,7 @@ VOICE = FlowRule(10, 10, IPv6Selector(source_port=(5004, 5004)), (2,))
 COPIES = FlowRule(20, 20, IPv6Selector(source_port=(6000, 6000)), (2, 1))
 VOICE4 = FlowRule(11, 11, IPv4Selector(source=(PEER4, PEER4), source_port=(5004, 5004)), (2,))
 DROP = FlowRule(30, 30, IPv6Selector(destination_port=(7, 7)), drop=True)
+NO_LINK = FlowRule(40, 40, IPv6Selector(destination_port=(8, 8)), drop=True, unreachable=True)
 
 
 def table(mtu: int = 1460, wlan: bool = True, cell: bool = True) -> ForwardingTable:
@@ -25,7 +26,7 @@ def table(mtu: int = 1460, wlan: bool = True, cell: bool = True) -> ForwardingTa
         Tunnel(2, CELL, AGENT, mtu, device="eth0", usable=cell),
     )
     prefixes = IPv6Network("2001:db8:f00::/56"), IPv4Network(f"{HOME4}/32")
-    node = Node(HOME, prefixes, tunnels, (VOICE, VOICE4, COPIES, DROP))
+    node = Node(HOME, prefixes, tunnels, (VOICE, VOICE4, COPIES, DROP, NO_LINK))
     return ForwardingTable(End.MOBILE_NODE, HOME, {HOME: node})
 
 
@@ -69,6 +70,7 @@ NODE_ENCAPSULATE: tuple[Out, ...] = (
     _lost("node: IPv4, one octet too large", up4(1461), DropReason.TOO_BIG),
     _lost("node: one octet too large", up(1461), DropReason.TOO_BIG),
     _lost("node: local drop rule", up(sport=7), DropReason.RULE),
+    Out("node: a last resort that is answered", table(), up(sport=8), drop=DropReason.RULE, answered=True),
     _lost("node: a source that is not its own", up(src=str(PEER)), DropReason.SOURCE_NOT_OWNED),
     _lost("node: from a care-of address", up(src=str(WLAN)), DropReason.SOURCE_NOT_OWNED),
     _lost("node: no usable tunnel", up(), DropReason.NO_TUNNEL, table(wlan=False, cell=False)),

@@ -319,6 +319,25 @@ def test_a_packet_to_nobody_is_answered_by_the_home_agent() -> None:
     assert isinstance(about_error, Dropped) and about_error.error is None
 
 
+@pytest.mark.parametrize(("packet", "answered"), [(udp(), (1, 0)), (udp4(), (3, 0))])
+def test_a_last_resort_may_tell_the_sender_that_there_is_no_route(packet: bytes, answered: tuple[int, int]) -> None:
+    for unreachable in (True, False):
+        rules = tuple(
+            FlowRule(1, 1, selector, drop=True, unreachable=unreachable)
+            for selector in (IPv6Selector(), IPv4Selector())
+        )
+        held = table()
+        node = replace(held.nodes[HOME], rules=rules)
+        verdict = encapsulate(Plain(replace(held, nodes={HOME: node})), packet, Memory(), 7, 0)
+        assert isinstance(verdict, Dropped) and verdict.reason is DropReason.RULE
+        assert (verdict.error is not None) is unreachable
+        if verdict.error is not None:
+            start = 40 if packet[0] >> 4 == 6 else 20
+            assert tuple(verdict.error[start : start + 2]) == answered
+    with pytest.raises(ValueError, match="unreachable without drop"):
+        FlowRule(1, 1, IPv6Selector(), unreachable=True)
+
+
 ADDRESSES = st.integers(0, 15).map(lambda n: IPv6Address(f"2001:db8:{n >> 2:x}::{n & 3:x}"))
 IPV4_ADDRESSES = st.integers(0, 15).map(lambda n: IPv4Address(f"198.51.{n >> 2}.{n & 3}"))
 PREFIXES = st.one_of(

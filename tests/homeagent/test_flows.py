@@ -131,6 +131,31 @@ def test_local_drop_rules_come_first() -> None:
     assert [rule.drop for rule in rules] == [True, False]
 
 
+def test_what_is_copied_upwards_only_has_its_duplicates_eliminated() -> None:
+    script = Script()
+    for copied in (False, True):
+        extension = encode_flow(DEFAULT_ENTERPRISE, FlowExtension(1, copied=copied))
+        script.update(bid(1, WLAN), bid(2, CELLULAR), flow(1, 1), extension, flags=AHRO)
+        node = script.agent.forwarding_table().nodes[HOME]
+        assert [rule.bids for rule in node.rules] == [(1,)]
+        assert node.copied == ((node.rules[0].selector,) if copied else ())
+    [stored] = [one for one in script.seen if isinstance(one, StoreNode)]
+    assert stored.record is not None
+    restored = HomeAgent(script.settings, Random(2))
+    restored.handle(WallClockSet(WALL), script.now)
+    restored.restore({HOME: json.loads(json.dumps(stored.record))}, script.now)
+    assert restored.forwarding_table().nodes[HOME].copied == node.copied
+
+
+def test_a_last_resort_of_unreachable_tells_the_sender() -> None:
+    script = Script()
+    extension = encode_flow(DEFAULT_ENTERPRISE, FlowExtension(1, drop=True, unreachable=True))
+    script.update(bid(1, WLAN), bid(2, CELLULAR), flow(1, 2), extension, flags=AHRO)
+    script.update(bid(2), FlowSummary((1,)), lifetime=0)
+    [rule] = script.agent.forwarding_table().nodes[HOME].rules
+    assert rule.drop and rule.unreachable
+
+
 def shared(fid: int, *shares: tuple[int, int], drop: bool = False, enterprise: int = DEFAULT_ENTERPRISE) -> Option:
     return encode_flow(enterprise, FlowExtension(fid, shares, drop=drop))
 

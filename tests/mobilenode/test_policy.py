@@ -72,8 +72,24 @@ def test_a_flow_whose_last_resort_is_to_drop_says_so_to_the_home_agent() -> None
     assert extensions == {10: FlowExtension(10, drop=True)}
     world.links(BOTH[0])
     [rule] = world.node().rules
-    assert rule.drop and not rule.bids
+    assert rule.drop and not rule.bids and not rule.unreachable
     assert world.sent[-1].summary() == (10,)
+
+
+def test_a_flow_whose_last_resort_is_unreachable_answers_at_both_ends() -> None:
+    world = registered(with_flows(replace(VIDEO, down=replace(via("wwan0"), last_resort=LastResort.UNREACHABLE))))
+    extensions = flow_extensions(world.sent[0].update.options, DEFAULT_ENTERPRISE)
+    assert extensions == {10: FlowExtension(10, drop=True, unreachable=True)}
+    world.links(BOTH[0])
+    [rule] = world.node().rules
+    assert rule.drop and rule.unreachable
+
+
+@pytest.mark.parametrize("down", [via("wwan0"), copy("wlan0", "wwan0")])
+def test_a_flow_that_is_copied_upwards_only_says_so(down: Choice) -> None:
+    world = registered(with_flows(replace(VIDEO, down=down, up=copy("wlan0", "wwan0"))))
+    extensions = flow_extensions(world.sent[0].update.options, DEFAULT_ENTERPRISE)
+    assert extensions == ({} if down.copy else {10: FlowExtension(10, copied=True)})
 
 
 SATELLITE = replace(

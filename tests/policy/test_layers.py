@@ -162,6 +162,7 @@ def test_a_rule_holds_from_to_on_days(tmp_path: Path) -> None:
         ('policy = "cheep"', "flow[0].policy: expected the name of a [[policy]] (cheap), got 'cheep'"),
         ('via=["wlan0"]\nup=["sat0"]', "flow[0].up[0]: expected a link that is sent over, but sat0 is receive_only"),
         ('up = ["wlan0"]', "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., balance = ..., "),
+        ('via=["wlan0"]\nlast_resort="reject"', "flow[0].last_resort: expected one of default, drop, unreachable, bl"),
         ("balance = true", "flow[0]: expected balance = [...] in a rule: true is for the members of a policy"),
         ("balance = 3", "flow[0].balance: expected a list of links, a table of links with weights, "),
         ('balance = ["wlan9"]', "flow[0].balance[0]: expected the name of a [[link]] (wlan0, wwan0, eth0, sat0), got"),
@@ -216,6 +217,14 @@ def test_a_wrong_layer_is_refused(tmp_path: Path, old: str, new: str, message: s
     with pytest.raises(ConfigurationError) as caught:
         load(file)
     assert any(line.startswith(f"{file}: {message}") for line in caught.value.mistakes), caught.value
+
+
+@pytest.mark.parametrize(
+    ("word", "resort"),
+    [("drop", LastResort.DROP), ("blackhole", LastResort.DROP), ("unreachable", LastResort.UNREACHABLE)],
+)
+def test_the_last_resorts_of_mwan3(tmp_path: Path, word: str, resort: LastResort) -> None:
+    assert only(tmp_path, f'via = ["wlan0"]\nlast_resort = "{word}"').down.last_resort is resort
 
 
 BALANCED = Choice((tuple(Member(one) for one in ("eth0", "wlan0", "wwan0", "sat0")),), balance=True)
