@@ -162,7 +162,10 @@ def test_a_rule_holds_from_to_on_days(tmp_path: Path) -> None:
         ('policy = "cheep"', "flow[0].policy: expected the name of a [[policy]] (cheap), got 'cheep'"),
         ('via=["wlan0"]\nup=["sat0"]', "flow[0].up[0]: expected a link that is sent over, but sat0 is receive_only"),
         ('up = ["wlan0"]', "flow[0]: expected exactly one of via = [...], copy = [...], share = ..., balance = ..., "),
-        ('via=["wlan0"]\nlast_resort="reject"', "flow[0].last_resort: expected one of default, drop, unreachable, bl"),
+        (
+            'via=["wlan0"]\nlast_resort="reject"',
+            'flow[0].last_resort: expected one of "default", "drop", "unreachable", ',
+        ),
         ("balance = true", "flow[0]: expected balance = [...] in a rule: true is for the members of a policy"),
         ("balance = 3", "flow[0].balance: expected a list of links, a table of links with weights, "),
         ('balance = ["wlan9"]', "flow[0].balance[0]: expected the name of a [[link]] (wlan0, wwan0, eth0, sat0), got"),
