@@ -20,9 +20,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Any
 
 from homeagent import daemon
+from homeagent.config import Configuration
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from labs.bench_pair import DEVICE, HOME_AGENT, HOME_AGENT4, NEIGHBOUR4, pair, shares
 from mip6.auth import Algorithm, SecurityAssociation, ntp_timestamp, sign
@@ -183,7 +185,7 @@ def main() -> None:
             settings = _settings(directory)
             log.configure(settings.log)
             print("ready", flush=True)
-            asyncio.run(daemon.run(settings))
+            asyncio.run(daemon.run(Configuration(Path(directory, "homeagent.toml"), settings)))
         case ["mobile_nodes"]:
             nodes = _Nodes()
             nodes.register()
