@@ -2,7 +2,8 @@
 
 Probes go every `interval` while the path carries traffic, every `idle_interval` while not, twice as often after a lost
 one, and at random up to a fifth earlier, never later. A metered path that carries nothing and is not needed is left
-alone. The home agent does not lead: while the node's own probes come in it sends few, and none on an idle path.
+alone. The home agent does not lead: while the node's own probes come in it sends few, and none on an idle path. It
+keeps to the node's pace, and a path over which it has never heard one it leaves alone: the node does not probe it.
 
 A probe without an answer within the time-out, which follows the round-trip time, is lost. A path that lost `lost`
 probes in a row over some time *fails*; what that means its sisters say, see `mip6.paths`. One that always loses a share
@@ -67,7 +68,8 @@ class Path:
     """
 
     __slots__ = (
-        "_answered", "_asked", "_first", "_heard", "_hurried", "_jitter", "_judged", "_lost", "_pending", "_sent",
+        "_answered", "_asked", "_first", "_heard", "_hurried", "_jitter", "_judged", "_lost", "_numbered", "_pace",
+        "_pending", "_sent",
         "attached", "busy", "failures", "measurement", "needed", "reflection", "sendable", "sequence", "settings",
         "since", "ssid", "state", "until",
     )  # fmt: skip
@@ -86,6 +88,8 @@ class Path:
         self._hurried = False  # a probe is wanted at once
         self._asked = -NEVER  # when it was last probed for the sake of its sisters
         self._heard = -NEVER  # when the far end's last probe came
+        self._numbered = -1  # and which
+        self._pace = NEVER  # the shortest time from one of its probes to the next
         self._answered = -NEVER  # when the newest probe that was answered was sent
         self._pending: deque[tuple[int, float]] = deque()  # probes whose time is not over, oldest first
         self._lost: deque[float] = deque(
@@ -129,7 +133,7 @@ class Path:
 
     def _next_probe(self, leads: bool) -> float:
         settings = self.settings
-        if not (settings.probe and self.sendable):
+        if not (settings.probe and self.sendable) or (not leads and self._heard == -NEVER):
             return NEVER
         if self._hurried:
             return -NEVER
@@ -138,7 +142,8 @@ class Path:
             return self._sent + self._interval(leads) * self._jitter
         if not self.busy:
             return NEVER
-        unheard = max(self._sent + settings.interval * self._jitter, self._heard + MISSING * settings.interval)
+        pace = settings.interval if self._pace == NEVER else max(settings.interval, self._pace)
+        unheard = max(self._sent + settings.interval * self._jitter, self._heard + MISSING * pace)
         return min(self._sent + settings.idle_interval * self._jitter, unheard)
 
     def _interval(self, leads: bool) -> float:
@@ -176,9 +181,11 @@ class Path:
         if self._sent < since and now - self._asked >= OPINION:
             self._asked, self._hurried = now, True
 
-    def heard(self, now: float) -> None:
-        """The far end's probe came."""
-        self._heard = now
+    def heard(self, sequence: int, now: float) -> None:
+        """The far end's probe of this number came."""
+        if sequence > self._numbered >= 0:
+            self._pace = min(self._pace, (now - self._heard) / (sequence - self._numbered))
+        self._heard, self._numbered = now, sequence
         if self.state is PathState.DOWN:
             self.hurry(now - self.settings.interval, now)
 

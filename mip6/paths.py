@@ -139,7 +139,7 @@ class Paths:
         path = self.paths.get(bid)
         if path is None or not path.attached or not path.settings.probe:
             return None
-        path.heard(now)
+        path.heard(sequence, now)
         return path.reflection.arrived(ssid, sequence)
 
     # --- judgement --------------------

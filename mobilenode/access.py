@@ -126,10 +126,13 @@ class Access:
         if one is None:
             return
         one.udp = udp
-        if not self.probing:
+        if not (self.probing and self._probed(link)):
             one.memory.proven = True
         elif one.verify is None and self._in_question(one):
             one.verify = now + VERIFICATION
+
+    def _probed(self, name: str) -> bool:
+        return any(link.probe for link in self.settings.links if link.name == name)
 
     def path_up(self, link: str) -> None:
         """A probe got through."""

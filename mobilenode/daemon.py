@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 
@@ -76,7 +75,7 @@ def prober(settings: MobileNodeSettings) -> Prober:
 
     def of(tunnel: Tunnel) -> PathSettings:
         link = links.get(tunnel.device or "")
-        return settings.paths if link is None else replace(settings.paths, metered=link.metered)
+        return settings.paths if link is None else link.paths(settings.paths)
 
     return Prober(
         Measured(

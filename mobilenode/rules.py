@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from mip6 import config
 from mip6.config import Expected
 from mip6.configfile import Mistakes
+from mip6.pathtable import seconds
 from mip6.schedule import DAYS, EVERY_DAY, MIDNIGHT, Schedule
 from mip6.selectors import TrafficSelector
 from mip6.selectortable import BOTH, SelectorTable
@@ -122,9 +123,13 @@ class LinkTable(config.Table):
     family: Annotated[str, config.choice("auto", "ipv6", "ipv4")] = "auto"
     encapsulation: Annotated[str, config.choice("auto", "native", "udp")] = "auto"
     keepalive: Annotated[int, config.integer(5, 86400)] | None = None
+    probe: config.Boolean = True
+    probe_interval: Annotated[float, seconds(0.02, 60)] | None = None
 
     @model_validator(mode="after")
     def _sensible(self) -> LinkTable:
+        if self.probe_interval is not None and not self.probe:
+            raise ValueError("expected no probe_interval where probe is false")
         if "volume_day" in self.model_fields_set and self.volume is None:
             raise ValueError("expected volume where volume_day is given")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -24,7 +24,7 @@ class LinkSettings:
     that begins on `volume_day`, once it has carried so much. Nothing is sent over a `receive_only` link, though it is
     registered. `family` is "auto", "ipv6" or "ipv4", `encapsulation` "auto", "native" or "udp": see
     `mobilenode.access`. `keepalive` is how often a NAT's mapping is refreshed, in seconds; None: as the home agent
-    advises.
+    advises. Its path is not measured without `probe`; `probe_interval`, in seconds, is instead of that of [paths].
     """
 
     name: str
@@ -39,6 +39,19 @@ class LinkSettings:
     family: str = "auto"
     encapsulation: str = "auto"
     keepalive: int | None = None
+    probe: bool = True
+    probe_interval: float | None = None
+
+    def paths(self, general: PathSettings) -> PathSettings:
+        """How its paths are measured, where `general` says how others are."""
+        interval = general.interval if self.probe_interval is None else self.probe_interval
+        return replace(
+            general,
+            probe=general.probe and self.probe,
+            interval=interval,
+            idle_interval=max(interval, general.idle_interval),
+            metered=self.metered,
+        )
 
 
 class LastResort(StrEnum):

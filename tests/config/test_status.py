@@ -142,3 +142,39 @@ def test_measured_paths_are_shown_with_both_directions() -> None:
         "9m31s  registered  unmeasured 3s  -       -/-           0.0/0.",
         "-      down        -              -       -             -",
     ]
+
+
+def test_what_came_first_over_which_link_and_what_was_eliminated() -> None:
+    shown = MOBILE_NODE["bindings"]
+    assert isinstance(shown, list)
+    counted = [
+        one | {"packets_first": first, "packets_duplicate": again}
+        for one, first, again in zip(shown, (75, 25), (20, 70), strict=True)
+    ]
+    lines = status.render(MOBILE_NODE | {"bindings": counted}).splitlines()
+    head = lines.index("n-cast packets received:")
+    assert lines[head + 1 : head + 4] == [
+        "  BID  LINK   FIRST  DUPLICATE  FIRST %",
+        "    1  wlan0     75         20  75.0",
+        "    2  wwan0     25         70  25.0",
+    ]
+    assert "n-cast packets received:" not in status.render(MOBILE_NODE)
+
+
+def test_balanced_links_are_shown_with_what_their_weights_follow() -> None:
+    way = {"factor": 5, "rate": 18_000_000, "capacity": 20_000_000, "queue_ms": 41.7, "full": True, "loss_percent": 2.5}
+    shown = MOBILE_NODE["bindings"]
+    assert isinstance(shown, list)
+    wlan, cellular = shown
+    bindings = [wlan | {"load": {"up": None, "down": way}}, cellular | {"load": None}]
+    flow = {"fid": 10, "priority": 10, "selector": "tcp", "active": True, "bids": [1, 2], "weights": [1, 1]}
+    flows = [flow | {"down_bids": [1, 2], "down_weights": [5, 100]}]
+    text = status.render(MOBILE_NODE | {"bindings": bindings, "flows": flows})
+    lines = text.splitlines()
+    head = lines.index("load:")
+    assert lines[head + 1 : head + 4] == [
+        "  LINK   WAY   FACTOR  MBIT/S  CAPACITY  QUEUE MS   LOST %",
+        "  wlan0  up         -  -       -         -          -",
+        "  wlan0  down       5  18.0    20.0      42 (full)  2.5",
+    ]
+    assert "up 1:1,2:1 down 1:5,2:100" in text

@@ -297,3 +297,33 @@ def test_a_failing_path_asks_its_idle_sister() -> None:
         began = world.now
         world.run(2)
         assert not [one for one in world.since(began) if one[2] is D], f"seed {seed}"
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_path_that_the_node_does_not_probe_is_dead_at_neither_end(cut: bool) -> None:
+    """Traffic flows on it, and its sister is answered: nobody may conclude anything."""
+    world = World(lines())
+    world.mobile_node.paths.attach(2, replace(SETTINGS, probe=False), world.now, new=False)
+    if cut:
+        world.lines[2].cut()
+    world.lines[1].out.loss = 0.1  # the sister has troubles of its own, and asks
+    world.run(120)
+    for end in world.ends():
+        assert world.states(end)[2] is N and not [one for one in end.changes if one[1] == 2]
+        assert end.counts[2, "probes"] == 0
+
+
+def test_the_home_agent_keeps_to_the_pace_of_the_node() -> None:
+    world = World(lines())
+    slow = replace(SETTINGS, interval=2.0, idle_interval=2.0)
+    world.mobile_node.paths.attach(2, slow, world.now, new=False)
+    world.run(200)
+    assert world.states() == world.states(world.home_agent) == {1: U, 2: U}
+    assert 100 <= world.mobile_node.counts[2, "probes"] <= 130
+    assert world.home_agent.counts[2, "probes"] <= 250  # one in an idle interval, not ten a second
+    cut = world.now
+    world.lines[2].cut()
+    world.run(10)
+    for end in world.ends():
+        ((after, bid, state),) = world.since(cut, end)
+        assert (bid, state) == (2, D) and after < 7

@@ -257,3 +257,19 @@ def test_a_wrong_policy_is_refused(tmp_path: Path, wrong: str, why: str) -> None
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, f'[[policy]]\nname = "even"\n{wrong}\n')
     assert any(f"policy[1]: {why}" in one for one in caught.value.mistakes), caught.value
+
+
+def test_a_link_is_probed_at_its_own_pace_or_not_at_all(tmp_path: Path) -> None:
+    links = LINKS.replace('name = "wlan0"', 'name = "wlan0"\nprobe = false', 1)
+    links = links.replace('name = "eth0"', 'name = "eth0"\nprobe_interval = 2', 1)
+    file = tmp_path / "node.toml"
+    file.write_text(NODE + links)
+    general = load(file).paths
+    found = {link.name: link.paths(general) for link in load(file).links}
+    assert [found[name].probe for name in ("wlan0", "eth0", "wwan0")] == [False, True, True]
+    assert (found["eth0"].interval, found["eth0"].idle_interval) == (2.0, 2.0)
+    assert found["wwan0"].interval == general.interval and found["wwan0"].metered
+    file.write_text(NODE + links.replace("probe = false", "probe = false\nprobe_interval = 1"))
+    with pytest.raises(ConfigurationError) as caught:
+        load(file)
+    assert any("link[0]: expected no probe_interval where probe is false" in one for one in caught.value.mistakes)
