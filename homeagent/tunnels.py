@@ -30,6 +30,7 @@ class Tunnels:
     ) -> None:
         self._settings, self._nodes, self._cache = settings, nodes, cache
         self._parts: dict[IPv6Address, Node] = {}
+        self._remotes: dict[IPAddress, set[IPv6Address]] = {}  # whose tunnels end at each care-of address
         self._mtus: dict[IPAddress, int] = {}
         self._mtus_end = 0.0  # when the oldest learned path MTU is forgotten
         self._states: dict[IPv6Address, dict[int, PathState]] = {}
@@ -57,22 +58,39 @@ class Tunnels:
         """This entry is in the cache now."""
         home = entry.home_address
         if not entry.bindings:
-            return [] if self._parts.pop(home, None) is None else [ForwardingChanged()]
+            return [ForwardingChanged()] if self._replace(home, None) else []
         node = self._nodes.get(home) or NodeSettings(home_address=home)
         new = views.forwarding_node(self._settings, node, entry, self._mtus, self._states.get(home, {}))
-        if self._parts.get(home) == new:
-            return []
+        return [ForwardingChanged()] if self._replace(home, new) else []
+
+    def _replace(self, home: IPv6Address, new: Node | None) -> bool:
+        """Put in a node's new part, None: take it out. Whether that changes anything."""
+        old = self._parts.get(home)
+        if old == new:
+            return False
+        for tunnel in () if old is None else old.tunnels:
+            if homes := self._remotes.get(tunnel.remote):
+                homes.discard(home)
+                if not homes:
+                    del self._remotes[tunnel.remote]
+        if new is None:
+            del self._parts[home]
+            return True
+        for tunnel in new.tunnels:
+            self._remotes.setdefault(tunnel.remote, set()).add(home)
         self._parts[home] = new
-        return [ForwardingChanged()]
+        return True
 
     def path_mtu(self, remote: IPAddress, mtu: int, now: float) -> list[Action]:
-        """RFC 8201 §4: what a path to a care-of address carries; only ever lower, until all of it is forgotten."""
-        if mtu >= self._mtus.get(remote, self._settings.mtu):
+        """RFC 8201 §4: what a path to a care-of address carries; only ever lower, until all of it is forgotten. Anybody
+        can send such news: those of an address that no tunnel ends at are none, and the others cost little."""
+        homes = self._remotes.get(remote)
+        if not homes or mtu >= self._mtus.get(remote, self._settings.mtu):
             return []
         if not self._mtus:
             self._mtus_end = now + PATH_MTU_LIFETIME
         self._mtus[remote] = mtu
-        return [Report("path MTU", fields={"care_of_address": str(remote), "mtu": mtu}), *self._rebuild()]
+        return [Report("path MTU", fields={"care_of_address": str(remote), "mtu": mtu}), *self._rebuild(sorted(homes))]
 
     def path_changed(self, event: PathChanged) -> list[Action]:
         """A path that is not good enough is used by this end only when there is nothing better."""
@@ -93,8 +111,9 @@ class Tunnels:
         """Forget what was learned of path MTUs, when it is old."""
         if not self._mtus or now < self._mtus_end:
             return []
+        homes = sorted({home for remote in self._mtus for home in self._remotes.get(remote, ())})
         self._mtus.clear()
-        return self._rebuild()
+        return self._rebuild(homes)
 
-    def _rebuild(self) -> list[Action]:
-        return [change for home in list(self._parts) for change in self.update(self._cache[home])][:1]
+    def _rebuild(self, homes: list[IPv6Address]) -> list[Action]:
+        return [change for home in homes for change in self.update(self._cache[home])][:1]

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 from mip6.actions import UdpEndpoint
 from mip6.events import PacketReceived, PathMtuChanged
-from mip6.forwarding import IPAddress
+from mip6.forwarding import MINIMUM_MTU, IPAddress
+from mip6.pathmtu import MINIMUM_IPV4_MTU
 from mip6.system import log
 from mip6.system.udpsignalling import MAXIMUM_DATAGRAM, SignallingSocket, SignallingStream, steer
 from mip6.udp import UdpEnds, is_signalling
@@ -204,8 +205,13 @@ class UdpSockets:
             self.counts["udp_data_not_taken"] += 1
 
     def read_errors(self, sock: socket.socket, local: IPAddress) -> bool:
-        """Empty the error queue: path MTUs are reported, the rest counted. Whether there was anything."""
+        """Empty the error queue: path MTUs are reported, the rest counted. Whether there was anything.
+
+        The kernel hands on what an ICMP message says, which anybody can send: one that names less than any path has is
+        not believed (RFC 8201 §4).
+        """
         found = False
+        least = MINIMUM_MTU if isinstance(local, IPv6Address) else MINIMUM_IPV4_MTU
         while True:
             try:
                 _, control, _, about = sock.recvmsg(0, _CONTROL_ROOM, _MSG_ERRQUEUE)
@@ -216,7 +222,7 @@ class UdpSockets:
                 if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
                     continue
                 number, _, _, _, info, _ = _ERROR.unpack_from(data)
-                if number == errno.EMSGSIZE and info:
+                if number == errno.EMSGSIZE and info >= least:
                     remote = ip_address(about[0].partition("%")[0])
                     self._on_path_mtu(PathMtuChanged(local, remote, info))
                 else:

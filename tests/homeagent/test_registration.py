@@ -444,6 +444,19 @@ def test_path_mtu_lowers_the_tunnel_for_ten_minutes() -> None:
     assert not nodes or nodes[0].tunnels[0].mtu == 1460
 
 
+def test_a_path_mtu_of_a_stranger_is_no_news_and_follows_a_binding_that_comes_back() -> None:
+    script = Script()
+    script.update(bid(1, WLAN), bid(2, CELLULAR), flags=AHRO)
+    stranger = IPv6Address("2001:db8:bad::1")
+    assert script.agent.handle(events.PathMtuChanged(HA, stranger, 1300), script.now) == []
+    script.agent.handle(events.PathMtuChanged(HA, WLAN, 1400), script.now)
+    script.update(bid(2, CELLULAR), flags=AHRO)  # the WLAN is lost ...
+    assert script.agent.handle(events.PathMtuChanged(HA, WLAN, 1300), script.now) == []
+    script.update(bid(1, WLAN), flags=AHR)  # ... and found
+    tunnels = {one.bid: one.mtu for one in script.agent.forwarding_table().nodes[HOME].tunnels}
+    assert tunnels == {1: 1360, 2: 1460}
+
+
 def test_a_refresh_changes_nothing_of_the_forwarding_but_the_end_of_the_lifetime() -> None:
     script = Script()
     script.update(bid(1, WLAN))

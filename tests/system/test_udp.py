@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import IPv6Address, ip_address
@@ -284,3 +286,29 @@ def test_fragmentation_needed_on_the_way_is_told(pair: Pair, signalling: bool, i
         sockets.close()
 
     run(story)
+
+
+class Quoting:
+    """A socket with these ICMP errors in its queue, as the kernel hands them on: address of the far end, path MTU."""
+
+    def __init__(self, level: int, kind: int, *errors: tuple[str, int]) -> None:
+        self.errors, self.level, self.kind = list(errors), level, kind
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, tuple[str, int]]:
+        if not self.errors:
+            raise BlockingIOError
+        remote, mtu = self.errors.pop(0)
+        data = struct.pack("=IBBBxII", errno.EMSGSIZE, 2, 3, 4, mtu, 0)
+        return b"", [(self.level, self.kind, data)], 0, (remote, 4191)
+
+
+def test_a_path_mtu_that_no_path_has_is_not_believed() -> None:
+    """Who spoofs an ICMP error must not bring an agent to fragments of no octets."""
+    ears = Ears()
+    sockets = ears.sockets()
+    ipv4 = Quoting(socket.IPPROTO_IP, 11, ("192.0.2.9", 28), ("192.0.2.9", 0), ("192.0.2.9", 576))
+    assert sockets.read_errors(ipv4, ip_address("198.51.100.1"))  # type: ignore[arg-type]
+    ipv6 = Quoting(socket.IPPROTO_IPV6, 25, ("2001:db8:a::7", 68), ("2001:db8:a::7", 1280))
+    assert sockets.read_errors(ipv6, OWN)  # type: ignore[arg-type]
+    assert [(str(one.remote), one.mtu) for one in ears.mtus] == [("192.0.2.9", 576), ("2001:db8:a::7", 1280)]
+    assert sockets.counts["udp_emsgsize"] == 3
