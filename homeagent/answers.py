@@ -11,8 +11,8 @@ from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import SendPacket
 from mip6.events import PacketReceived
 from mip6.headers import SignallingPacket, build_packet
-from mip6.messages import BindingAcknowledgement, BindingUpdate
-from mip6.numbers import AckFlag, UpdateFlag
+from mip6.messages import BindingAcknowledgement, BindingUpdate, TooLong
+from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import BindingRefreshAdvice, Option
 
 
@@ -34,7 +34,10 @@ class Exchange:
 
 
 def accept(settings: HomeAgentSettings, exchange: Exchange, accepted: Accepted, ipv4: tuple[Option, ...]) -> SendPacket:
-    """The acknowledgement of what was accepted; `ipv4` says what became of the IPv4 home address."""
+    """The acknowledgement of what was accepted; `ipv4` says what became of the IPv4 home address.
+
+    Refusal when no acknowledgement can hold all that is to be said.
+    """
     options = (*ipv4, *accepted.options)  # IPv4 Address Acknowledgement before all BIDs (RFC 5648 §8.2)
     advice = settings.refresh_advice // 4 * 4
     if 0 < advice < accepted.lifetime:
@@ -42,14 +45,20 @@ def accept(settings: HomeAgentSettings, exchange: Exchange, accepted: Accepted, 
     update = exchange.update
     flags = AckFlag.MOBILE_ROUTER if update.flags & UpdateFlag.MOBILE_ROUTER else AckFlag(0)
     message = BindingAcknowledgement(accepted.status, flags, update.sequence, accepted.lifetime, options)
-    return _send(settings, exchange, message)
+    try:
+        return _send(settings, exchange, message)
+    except TooLong:
+        raise Refusal(BindingStatus.INSUFFICIENT_RESOURCES, "the acknowledgement would be too long") from None
 
 
 def refuse(settings: HomeAgentSettings, exchange: Exchange, refusal: Refusal) -> SendPacket:
     """The acknowledgement with the status of a refusal."""
     sequence = exchange.update.sequence if refusal.sequence is None else refusal.sequence
     message = BindingAcknowledgement(refusal.status, AckFlag(0), sequence, 0, refusal.options)
-    return _send(settings, exchange, message)
+    try:
+        return _send(settings, exchange, message)
+    except TooLong:
+        return _send(settings, exchange, replace(message, options=()))
 
 
 def _send(settings: HomeAgentSettings, exchange: Exchange, answer: BindingAcknowledgement) -> SendPacket:

@@ -242,7 +242,7 @@ class HomeAgent:
             self._checking[home] = event
             assert self.settings.home_link is not None
             return [] if checking else [actions.CheckDuplicateAddress(home, self.settings.home_link)]
-        return self._commit(exchange, accepted)
+        return self._commit(exchange, accepted, now)
 
     def _address_checked(self, home: IPv6Address, duplicate: bool, now: float) -> list[Action]:
         """RFC 6275 §10.3.1: the first registration goes on after duplicate address detection, or ends with 134."""
@@ -265,12 +265,16 @@ class HomeAgent:
             accepted = judge(self.settings, node, entry, exchange.request(), now, self._revocations.pending(home))
         except Refusal as refusal:
             return self._refuse(exchange, refusal, now)
-        return self._commit(exchange, accepted)
+        return self._commit(exchange, accepted, now)
 
-    def _commit(self, exchange: Exchange, accepted: Accepted) -> list[Action]:
+    def _commit(self, exchange: Exchange, accepted: Accepted, now: float) -> list[Action]:
         """The one place where a registration takes effect: stored, forwarded, defended, acknowledged, in this order."""
         home = exchange.packet.sender()
         entry, ipv4 = self._ipv4.bind(exchange.node, accepted.entry, exchange.update)
+        try:
+            answer = accept(self.settings, exchange, accepted, ipv4)
+        except Refusal as refusal:
+            return self._refuse(exchange, refusal, now)
         before = self._cache.get(home)
         result: list[Action] = [actions.StoreNode(home, entry.to_record(self._offset)), *self._set_entry(entry)]
         if accepted.created and views.on_home_link(self.settings, home):
@@ -287,7 +291,6 @@ class HomeAgent:
             "status": accepted.status.name,
         }
         refresh = before is not None and views.places(before) == views.places(entry)
-        answer = accept(self.settings, exchange, accepted, ipv4)
         return [*result, answer, Report(name, "debug" if refresh else "info", fields)]
 
     def _refuse(self, exchange: Exchange, refusal: Refusal, now: float) -> list[Action]:

@@ -14,7 +14,7 @@ from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry, FlowBindin
 from homeagent.dualstack import Place, place
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.flowextension import FlowExtension, encode_applied, flow_extensions
-from mip6.forwarding import IPAddress
+from mip6.forwarding import IPAddress, IPNetwork
 from mip6.messages import BindingUpdate
 from mip6.numbers import BindingStatus, FlowStatus, OptionType, UpdateFlag
 from mip6.options import (
@@ -30,6 +30,8 @@ from mip6.options import (
 from mip6.selectors import UnknownSelector
 from mip6.suboptions import BindingReference, MalformedSubOption, TrafficSelectorSubOption
 from mip6.udp import UdpEnds
+
+MOST_UNKNOWN = 64  # FIDs not found that one acknowledgement names: each takes four times the room of its Flow Summary
 
 
 class Refusal(Exception):
@@ -102,11 +104,15 @@ def register(
 
     lifetime = min(update.lifetime, settings.max_lifetime) // 4 * 4
     if malformed or identifiers:
-        bindings, status, answers = _bind_identified(settings, live, request, identifiers, malformed, lifetime, now)
+        bindings, status, answers = _bind_identified(
+            settings, node, live, request, identifiers, malformed, lifetime, now
+        )
     else:
         # RFC 5648 §6.3: a Binding Update without BID option replaces all bindings by its own
         known = live.binding(PLAIN) if live is not None else None
         found = place(settings, care_of, known, request.outer, update.flags, alone=True)
+        if isinstance(found, Place) and _leads_back(settings, node, home, found.care_of_address):
+            found = BindingStatus.INVALID_CARE_OF_ADDRESS
         if isinstance(found, BindingStatus):
             raise Refusal(found, f"{care_of} cannot be a care-of address here")
         bindings = (_binding(PLAIN, found, 0, lifetime, now),)
@@ -114,6 +120,14 @@ def register(
     flows, flow_answers = bind_flows(settings, live.flows if live else (), bindings, update)
     new = BindingCacheEntry(home, mobile_router, update.sequence, _timestamp(entry, request), bindings, flows, prefixes)
     return Accepted(new, status, lifetime, answers + flow_answers, created=live is None)
+
+
+def _leads_back(settings: HomeAgentSettings, node: NodeSettings, home: IPv6Address, care_of: IPAddress) -> bool:
+    """Whether tunnel packets to this address would come back into the very tunnel: it is the home agent's, or one that
+    the node has by the binding itself (RFC 2473 §4.1.2)."""
+    own = (home, node.ipv4_home_address, settings.address, settings.ipv4_address)
+    inside: tuple[IPNetwork, ...] = (*node.prefixes, *node.ipv4_prefixes)
+    return care_of in own or any(care_of in prefix for prefix in inside)
 
 
 def care_of_address(request: Request) -> IPAddress:
@@ -193,6 +207,7 @@ def _prefixes(node: NodeSettings, update: BindingUpdate) -> tuple[IPv6Network, .
 
 def _bind_identified(
     settings: HomeAgentSettings,
+    node: NodeSettings,
     live: BindingCacheEntry | None,
     request: Request,
     identifiers: list[BindingIdentifier],
@@ -233,6 +248,8 @@ def _bind_identified(
             found = BindingStatus.MCOA_MALFORMED
         else:
             found = place(settings, care_of, known, request.outer, update.flags, alone=len(identifiers) == 1)
+        if isinstance(found, Place) and _leads_back(settings, node, request.home_address, found.care_of_address):
+            found = BindingStatus.INVALID_CARE_OF_ADDRESS
         status = BindingStatus.ACCEPTED
         if isinstance(found, BindingStatus):
             status = found
@@ -254,7 +271,8 @@ def bind_flows(
     """RFC 6089 §5.3: the flow bindings after this Binding Update, ordered by FID-PRI, and the options to answer.
 
     A flow that neither option names is deleted. Equal FID-PRIs are ordered by FID: refusing them would make the swap
-    of two priorities in one Binding Update depend on the order of its options.
+    of two priorities in one Binding Update depend on the order of its options. Past MOST_UNKNOWN, FIDs of a summary
+    that are not found are named when they are asked for again.
     """
     old = {flow.fid: flow for flow in known}
     bids = {binding.bid for binding in bindings}
@@ -266,6 +284,7 @@ def bind_flows(
     counts: dict[int, int] = {}
     for option in options:
         counts[option.fid] = counts.get(option.fid, 0) + 1
+    said, unknown = set(counts), list[Option]()
     for option in options:
         before = old.get(option.fid)
         if not settings.flow_bindings:
@@ -291,12 +310,15 @@ def bind_flows(
             if fid in old:
                 new.setdefault(fid, old[fid])
             answers.append(FlowIdentification(fid, priority, FlowStatus.MALFORMED))
+            said.add(fid)
         elif isinstance(one, FlowSummary):
             for fid in one.fids:
                 if fid in old:
                     new.setdefault(fid, old[fid])
-                elif fid not in new and not any(isinstance(a, FlowIdentification) and a.fid == fid for a in answers):
-                    answers.append(FlowIdentification(fid, 0, FlowStatus.FID_NOT_FOUND))
+                elif fid not in said:
+                    said.add(fid)
+                    unknown.append(FlowIdentification(fid, 0, FlowStatus.FID_NOT_FOUND))
+    answers += unknown[:MOST_UNKNOWN]
     answers += encode_applied(settings.enterprise, extended)
     return tuple(sorted(new.values(), key=lambda flow: (flow.priority, flow.fid))), tuple(answers)
 

@@ -56,6 +56,10 @@ class BadHeader(FormError):
     """Payload Proto or Header Len is wrong: answered with an ICMPv6 parameter problem at `offset` (RFC 6275 §9.2)."""
 
 
+class TooLong(ValueError):
+    """A message that no Mobility Header can hold."""
+
+
 class Message(Declared):
     """A message of type TYPE; KIND tells apart messages that share one. GAP octets stand before the options."""
 
@@ -333,7 +337,7 @@ def decode_message(mh: bytes) -> Message:
 
 
 def encode_message(message: Message) -> bytes:
-    """The Mobility Header with checksum 0, padded to a multiple of 8 octets. ValueError when it exceeds 2048."""
+    """The Mobility Header with checksum 0, padded to a multiple of 8 octets. TooLong when it exceeds 2048."""
     cls = type(message)
     fields = message.encode_fields()
     if isinstance(message, HomeAgentSwitch):
@@ -349,5 +353,5 @@ def encode_message(message: Message) -> bytes:
         data += encode_options(message.options, HEADER + len(data))
     total = HEADER + len(data)
     if total > MAXIMUM:
-        raise ValueError(f"{cls.__name__}: {total} octets, a Mobility Header holds {MAXIMUM}")
+        raise TooLong(f"{cls.__name__}: {total} octets, a Mobility Header holds {MAXIMUM}")
     return bytes((Protocol.NO_NEXT_HEADER, total // 8 - 1, cls.TYPE, 0, 0, 0)) + data

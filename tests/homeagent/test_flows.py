@@ -7,11 +7,12 @@ from dataclasses import replace
 from random import Random
 
 from homeagent.engine import HomeAgent
+from homeagent.registration import MOST_UNKNOWN
 from mip6.actions import StoreNode
 from mip6.events import WallClockSet
 from mip6.flowextension import DEFAULT_ENTERPRISE, FlowExtension, applied, encode_flow
 from mip6.messages import BindingAcknowledgement
-from mip6.numbers import FlowStatus
+from mip6.numbers import BindingStatus, FlowStatus, OptionType
 from mip6.options import FlowIdentification, FlowSummary, MalformedOption, Option
 from mip6.selectors import IPv6Selector, UnknownSelector
 from mip6.suboptions import BindingReference, MalformedSubOption, TrafficSelectorSubOption
@@ -56,6 +57,25 @@ def test_a_flow_that_is_not_named_ends() -> None:
 
 def test_summary_of_an_unknown_flow() -> None:
     assert statuses(started().update(bid(1), FlowSummary((1, 9, 9)))) == {9: FlowStatus.FID_NOT_FOUND}
+
+
+def test_more_unknown_flows_than_an_acknowledgement_holds_are_named_in_turns() -> None:
+    script = started()
+    fids = tuple(range(100, 500))
+    summaries = [FlowSummary(fids[at : at + 127]) for at in range(0, len(fids), 127)]
+    answered = statuses(script.update(bid(1), *summaries))
+    assert answered == dict.fromkeys(fids[:MOST_UNKNOWN], FlowStatus.FID_NOT_FOUND)
+
+
+def test_what_cannot_be_acknowledged_is_refused_and_changes_nothing() -> None:
+    """A Binding Update whose answer would be longer than any Mobility Header is no reason to fall over."""
+    script = started()
+    before = script.bindings(), script.flows()
+    malformed = [MalformedOption(OptionType.FLOW_IDENTIFICATION, bytes((1, one, 0, 1))) for one in range(255)]
+    ack = script.update(bid(1), *malformed, flags=AHRO)
+    assert ack.status == BindingStatus.INSUFFICIENT_RESOURCES and not ack.find_all(FlowIdentification)
+    assert (script.bindings(), script.flows()) == before
+    assert script.update(bid(1), sequence=script.sequence).status == BindingStatus.ACCEPTED
 
 
 def test_a_known_flow_may_change_in_part() -> None:

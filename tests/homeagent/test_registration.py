@@ -444,6 +444,18 @@ def test_path_mtu_lowers_the_tunnel_for_ten_minutes() -> None:
     assert not nodes or nodes[0].tunnels[0].mtu == 1460
 
 
+@pytest.mark.parametrize("care_of", [HOME, HA, PREFIX[5]])
+def test_a_care_of_address_inside_the_tunnel_itself_is_none(care_of: IPv6Address) -> None:
+    script = Script()
+    assert script.update(bid(1, care_of), flags=AHRO).status == S.INVALID_CARE_OF_ADDRESS
+    ack = script.update(bid(1, WLAN), bid(2, care_of), flags=AHRO)
+    assert [one.status for one in ack.find_all(BindingIdentifier)] == [0, S.INVALID_CARE_OF_ADDRESS]
+    assert script.bindings() == {1: str(WLAN)}
+    if care_of != HOME:  # which without BID is a deregistration
+        ack = script.update(AlternateCareOfAddress(care_of))
+        assert (ack.status, script.bindings()) == (S.INVALID_CARE_OF_ADDRESS, {1: str(WLAN)})
+
+
 def test_a_path_mtu_of_a_stranger_is_no_news_and_follows_a_binding_that_comes_back() -> None:
     script = Script()
     script.update(bid(1, WLAN), bid(2, CELLULAR), flags=AHRO)
