@@ -13,6 +13,7 @@ from mip6.actions import Action, ForwardingChanged, Report
 from mip6.events import PathChanged
 from mip6.explain import Background
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node
+from mip6.nodes import Nodes
 from mip6.path import PathState
 from mip6.paths import path_report
 
@@ -29,7 +30,7 @@ class Tunnels:
         cache: Mapping[IPv6Address, BindingCacheEntry],
     ) -> None:
         self._settings, self._nodes, self._cache = settings, nodes, cache
-        self._parts: dict[IPv6Address, Node] = {}
+        self._parts = Nodes()
         self._remotes: dict[IPAddress, set[IPv6Address]] = {}  # whose tunnels end at each care-of address
         self._mtus: dict[IPAddress, int] = {}
         self._mtus_end = 0.0  # when the oldest learned path MTU is forgotten
@@ -44,7 +45,7 @@ class Tunnels:
         return ForwardingTable(
             End.HOME_AGENT,
             self._settings.address,
-            dict(self._parts),
+            self._parts,
             eliminate_duplicates=self._settings.eliminate_duplicates,
             ipv4_address=self._settings.ipv4_address,
             zero_checksum=self._settings.udp_zero_checksum,
@@ -73,12 +74,9 @@ class Tunnels:
                 homes.discard(home)
                 if not homes:
                     del self._remotes[tunnel.remote]
-        if new is None:
-            del self._parts[home]
-            return True
-        for tunnel in new.tunnels:
+        for tunnel in () if new is None else new.tunnels:
             self._remotes.setdefault(tunnel.remote, set()).add(home)
-        self._parts[home] = new
+        self._parts = self._parts.changed({home: new})
         return True
 
     def path_mtu(self, remote: IPAddress, mtu: int, now: float) -> list[Action]:

@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from mip6.forwarding import End, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.lookup import Ports, ports_of
+from mip6.nodes import Nodes
 
 
 class Index:
@@ -16,7 +17,7 @@ class Index:
 
     def __init__(self, end: End, address: IPv6Address) -> None:
         self.table = ForwardingTable(end, address)
-        self._nodes: dict[IPv6Address, Node] = {}
+        self._nodes = Nodes()
         # by IP version; by prefix length, longest first; by prefix: the nodes that have it, lowest home address first
         self._owners: dict[int, dict[int, dict[int, list[tuple[IPv6Address, Node]]]]] = {4: {}, 6: {}}
         self._tunnels: dict[tuple[IPAddress, IPAddress, Ports], list[tuple[Node, Tunnel]]] = {}
@@ -24,15 +25,16 @@ class Index:
 
     def set_table(self, table: ForwardingTable) -> list[IPv6Address]:
         """Take a table over; the home addresses that are gone."""
-        old, new = self._nodes, dict(table.nodes)
-        gone = [home for home in old if home not in new]
-        for home, node in old.items():
-            if new.get(home) is not node:
-                self._remove(node)
-        for home, node in new.items():
-            if old.get(home) is not node:
-                self._add(node)
-        self._nodes, self.table = new, table
+        nodes = Nodes.of(table.nodes)
+        gone = []
+        for home, before, now in nodes.since(self._nodes):
+            if before is not None:
+                self._remove(before)
+            if now is not None:
+                self._add(now)
+            else:
+                gone.append(home)
+        self._nodes, self.table = nodes, table
         self._owners = {version: dict(sorted(one.items(), reverse=True)) for version, one in self._owners.items()}
         return gone
 

@@ -6,8 +6,8 @@ What the programs cannot do is marked, and they leave such packets to userspace.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel
@@ -21,12 +21,12 @@ SETTINGS = struct.Struct("=IIII")
 OWNER_KEY = struct.Struct("=II16s")
 OWNER = struct.Struct("=16sIIHBBBB2x")
 CHUNK_KEY = struct.Struct("=II")
-TUNNEL = struct.Struct("=16s16sQIIIHHHHB3x")
+ENDS = struct.Struct("=16s16s")
+TUNNEL = struct.Struct(f"={ENDS.size}sQIIIHHHHB3x")
 RULE = struct.Struct("=BBBBHBBHHHHBBB5x")
 LABELS = struct.Struct("=IIII")
 SPAN = struct.Struct("=QQQQ")
 COUNT = struct.Struct("=QQQQ")
-ENDS = struct.Struct("=16s16s")
 NUMBER = struct.Struct("=I")
 DROP = struct.Struct("=Q")
 SIZES = {  # key and value of each map
@@ -62,9 +62,9 @@ def address(value: IPAddress) -> bytes:
     return value.packed if isinstance(value, IPv6Address) else value.packed + bytes(12)
 
 
-def ends(tunnels: Iterable[Tunnel]) -> list[bytes]:
-    """The keys in `pairs`: of the tunnels that the programs take packets from."""
-    return [address(one.local) + address(one.remote) for one in tunnels if handled(one)]
+def ends(tunnel: Tunnel) -> bytes:
+    """The key in `pairs`, of a tunnel that the programs take packets from; its first half is one in `locals`."""
+    return ENDS.pack(address(tunnel.local), address(tunnel.remote))
 
 
 def owner_keys(node: Node) -> set[bytes]:
@@ -84,9 +84,9 @@ def handled(tunnel: Tunnel) -> bool:
     return tunnel.encapsulation is Encapsulation.NATIVE and isinstance(tunnel.local, IPv6Address)
 
 
-def pack_tunnel(tunnel: Tunnel, device: Device | None, counter: int, serial: int) -> bytes:
-    """The value in `tunnels`. `device` is the one it names, None if it names none or it is gone. `expires` is there in
-    nanoseconds of CLOCK_BOOTTIME, 0: never."""
+def pack_tunnel(tunnel: Tunnel, ends: bytes, device: Device | None, counter: int, serial: int) -> bytes:
+    """The value in `tunnels`; `ends` are its own. `device` is the one it names, None if it names none or it is gone.
+    `expires` is there in nanoseconds of CLOCK_BOOTTIME, 0: never."""
     expires = 0 if tunnel.expires is None else max(int(tunnel.expires * 1e9), 1)
     flags = 0 if handled(tunnel) else _OTHER | _AWAY
     if device is not None and device.raw:
@@ -94,8 +94,7 @@ def pack_tunnel(tunnel: Tunnel, device: Device | None, counter: int, serial: int
     if device is None and tunnel.device is not None:
         flags |= _AWAY
     return TUNNEL.pack(
-        address(tunnel.local),
-        address(tunnel.remote),
+        ends,
         expires,
         device.index if device else 0,
         counter,
@@ -111,28 +110,34 @@ def pack_tunnel(tunnel: Tunnel, device: Device | None, counter: int, serial: int
 def pack_rules(rules: tuple[FlowRule, ...], usable: tuple[int | None, ...]) -> list[bytes]:
     """The chunks of a node's active rules. `usable` has the BID of each slot, None where nothing is to be sent."""
     chunks: list[bytes] = []
-    chunk = b""
+    parts: list[bytes] = []
+    size = 0
+    slots = {bid: 1 << slot for slot, bid in enumerate(usable) if bid is not None}
+    masks: dict[tuple[int, ...], int] = {}
     for rule in rules:
         mask = 0
         if not rule.drop:
-            for slot, bid in enumerate(usable):
-                if bid is not None and bid in rule.bids:
-                    mask |= 1 << slot
+            found = masks.get(rule.bids)
+            if found is None:
+                found = masks[rule.bids] = sum(slots.get(bid, 0) for bid in set(rule.bids))
+            mask = found
             if not mask:
                 continue  # inactive
         action = _USERSPACE if rule.unreachable else _DROP if rule.drop else _USERSPACE if rule.weights else _SEND
         one = _pack_rule(rule.selector, action, mask)
         if one is None:
             continue  # matches nothing
-        if len(chunk) + len(one) > CHUNK:
-            chunks.append(chunk.ljust(CHUNK, b"\0"))
-            chunk = b""
-        chunk += one
-    if chunk:
-        chunks.append(chunk.ljust(CHUNK, b"\0"))
+        size += len(one)
+        if size > CHUNK:
+            chunks.append(b"".join(parts).ljust(CHUNK, b"\0"))
+            parts, size = [], len(one)
+        parts.append(one)
+    if parts:
+        chunks.append(b"".join(parts).ljust(CHUNK, b"\0"))
     return chunks
 
 
+@lru_cache(maxsize=1 << 14)  # a fleet's nodes have much the same rules
 def _pack_rule(selector: TrafficSelector, action: int, mask: int) -> bytes | None:
     """One rule with its parts, None when no packet can meet it."""
     if isinstance(selector, IPv6Selector):

@@ -20,25 +20,26 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from mip6.dataplane import layout
 from mip6.dataplane.interface import Counters, TunnelCounters
-from mip6.dataplane.layout import CHUNK_KEY, NUMBER, OWNER, TUNNEL
+from mip6.dataplane.layout import CHUNK_KEY, NUMBER, OWNER
 from mip6.dataplane.libbpf import LibbpfError, Map, Object
-from mip6.dataplane.ranges import Full, Ranges
+from mip6.dataplane.room import Room
+from mip6.dataplane.stock import Stock, take_stock
 from mip6.dataplane.touched import Touched
 from mip6.forwarding import DropReason, End, ForwardingTable, Node
+from mip6.nodes import Change, Nodes
 from mip6.system.interfaces import has_link_header, interface_index
 
 OBJECT = Path(__file__).with_name("fastpath.bpf.o")
 """Compiled at build time; missing when clang was."""
 PROGRAMS = ("encap_egress", "encap_ingress", "encap_raw", "decap_ingress", "decap_raw")
 _NODES_AT_ONCE = 2048  # of a table that is taken over; what they replace stays until no program uses it
-_RETIRED = 8192  # old things that may wait for that
 _ZERO = NUMBER.pack(0)
 
 
@@ -65,31 +66,28 @@ def load(path: Path = OBJECT, nodes: int = 1) -> Object:
     return Object(path, {name: max(256, nodes * count) for name, count in per_node.items()})
 
 
-_Change = tuple[IPv6Address, Node | None, Node | None]  # a node before and after
-
-
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What of a node stands in the kernel, and the owner entry that points to it."""
+    """What of a node stands in the kernel, and the owner entry that points to it. `pairs` and `locals` are the keys
+    that its tunnels have need of."""
 
     tunnels: int  # index of the first
     count: int
+    pairs: Sequence[bytes]
+    locals: Sequence[bytes]
+    counters: Mapping[int, int]  # indexes by BID
     version: int  # of the rules
     chunks: int
     copied: int
     owner: bytes
 
 
-class _Retired:
-    """What no owner entry points to any more, but a program may still look at."""
+class _New:
+    """Keys and values for one map."""
 
     def __init__(self) -> None:
-        self.tunnels: list[tuple[int, int]] = []
-        self.counters: list[int] = []
-        self.chunks: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self.tunnels) + len(self.counters) + len(self.chunks)
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
 
 
 class FastPathMaps:
@@ -107,17 +105,15 @@ class FastPathMaps:
                 raise LibbpfError(f"map {name}: missing or of another layout")
         self.maps = maps
         self._devices = Devices(0)
-        self._nodes: dict[IPv6Address, Node] = {}
+        self._nodes = Nodes()
         self._head: tuple[End, bool] | None = None  # what of the table is not in its nodes
         self._agent: list[bytes] = []  # addresses that tunnels may end at even if none does now
         self._written: dict[IPv6Address, _Written] = {}
         self._serial = 0  # the last one used, of tunnels and of versions
         self._owners: dict[bytes, list[IPv6Address]] = {}  # who has a prefix; the lowest home address counts
         self._uses: dict[str, Counter[bytes]] = {"pairs": Counter(), "locals": Counter()}
-        self._counters: dict[tuple[IPv6Address, int], int] = {}  # index by home address and BID
-        self._free = {name: Ranges(maps[name].max_entries) for name in ("tunnels", "counts")}
-        self._retired = _Retired()
-        self._stock: dict[str, frozenset[bytes]] | None = None  # what stands in the maps that is not of our making
+        self._room = Room(maps)
+        self._stock: Stock | None = None  # what stands in the maps that is not of our making
         self._found: dict[str, layout.Device | None] = {}  # devices by name
 
     def set_devices(self, devices: Devices) -> None:
@@ -128,37 +124,33 @@ class FastPathMaps:
     def set_table(self, table: ForwardingTable) -> None:
         """From now on this table. Only nodes that are other objects than before, or whose devices have another index
         now (so call it also when links come and go), are touched; each changes in one step: a packet sees all of the
-        old node or all of the new one.
+        old node or all of the new one. If its nodes are a later version of those before (`Nodes.changed`), it costs the
+        same whatever the size of the table.
 
         LibbpfError when the kernel has no room: the maps are then partly old and not to be used further.
         """
-        first = self._head is None
-        there = self._stock if self._stock is not None else self._take_stock()
+        first, stock = self._head is None, self._take_stock()
         self._head = table.end, table.eliminate_duplicates
         self._write_settings()
         self._set_agent([table.address.packed] if table.end is End.HOME_AGENT else [])
-        changes = self._differences(table.nodes)
+        nodes = Nodes.of(table.nodes)
+        changes = self._differences(nodes)
         for at in range(0, len(changes), _NODES_AT_ONCE):
             self._change(changes[at : at + _NODES_AT_ONCE])
-        self._nodes = dict(table.nodes)
+        self._nodes = nodes
         if first:
-            self._sweep(there)
-            self._stock = {}
-
-    def set_node(self, home_address: IPv6Address, node: Node | None) -> None:
-        """One node of the table alone; None: it is gone. Costs the same whatever the size of the table."""
-        self._change([(home_address, self._nodes.get(home_address), node)])
-        if node is None:
-            self._nodes.pop(home_address, None)
-        else:
-            self._nodes[home_address] = node
+            self._sweep(stock)
 
     def counters(self) -> Counters:
         """Read from the kernel; tunnels that nothing has passed are left out. The sums go on over an adoption."""
-        if self._stock is None:
-            self._stock = self._take_stock()
         tunnels, drops, counts = {}, {}, self.maps["counts"]
-        names = {NUMBER.pack(index): name for name, index in self._counters.items()}
+        held = {home: one.counters for home, one in self._written.items()}
+        names = {
+            NUMBER.pack(index): (home, bid)
+            for whose in (self._take_stock().counters, held)
+            for home, indexes in whose.items()
+            for bid, index in indexes.items()
+        }
         for key, value in counts.items():
             parts = [layout.COUNT.unpack_from(value, at) for at in range(0, len(value), counts.part_size)]
             sums = [sum(column) for column in zip(*parts, strict=True)]
@@ -177,16 +169,9 @@ class FastPathMaps:
 
     # --- what differs -----------------------------------------------------------------------------------------------
 
-    def _differences(self, nodes: Mapping[IPv6Address, Node]) -> list[_Change]:
-        """By identity, and mostly without a look at what is equal: two tables have most nodes at the same place."""
-        old, new = list(self._nodes.values()), list(nodes.values())
-        end = min(len(old), len(new))
-        start = next((i for i in range(end) if old[i] is not new[i]), end)
-        tail = next((i for i in range(end - start) if old[-1 - i] is not new[-1 - i]), end - start)
-        before = {node.home_address: node for node in old[start : len(old) - tail]}
-        after = {node.home_address: node for node in new[start : len(new) - tail]}
-        changes: list[_Change] = [(home, node, None) for home, node in before.items() if home not in after]
-        changes += [(home, before.get(home), node) for home, node in after.items() if before.get(home) is not node]
+    def _differences(self, nodes: Nodes) -> list[Change]:
+        """Those that are gone come first: they make room."""
+        changes = sorted(nodes.since(self._nodes), key=lambda change: change[2] is not None)
         if self._devices_moved():
             touched = {home for home, _, _ in changes}
             changes += [(home, node, node) for home, node in nodes.items() if _has_device(node) and home not in touched]
@@ -214,74 +199,86 @@ class FastPathMaps:
         self.maps["settings"].update(_ZERO, value)
 
     def _set_agent(self, agent: list[bytes]) -> None:
+        if agent == self._agent:
+            return
         touched = Touched(self._uses)
         touched.use("locals", agent, self._agent)
         touched.write(self.maps)
         touched.remove(self.maps)
         self._agent = agent
 
-    def _change(self, changes: Iterable[_Change]) -> None:
+    def _change(self, changes: Iterable[Change]) -> None:
         """Write what is new, then let the owner entries point to it, then remove what is old."""
-        if len(self._retired) > min(_RETIRED, self.maps["rules"].max_entries // 4):
-            self._reclaim()
-        new: dict[str, dict[bytes, bytes]] = {name: {} for name in ("counts", "tunnels", "rules")}
+        self._room.tidy()
+        new = {name: _New() for name in ("counts", "tunnels", "rules")}
         touched, prefixes, replaced = Touched(self._uses), set(), []
         for home, before, after in changes:
-            old = self._written.pop(home, None)
-            same = before is not None and after is not None and before.tunnels == after.tunnels
-            same = same and not (after and _has_device(after))  # the device may be another one now
+            old = self._written.get(home)
+            now = None
             if after is not None:
-                self._written[home] = self._write(after, old if same else None, new)
+                same = old is not None and before is not None and before.tunnels == after.tunnels
+                same = same and not _has_device(after)  # the device may be another one now
+                now = self._written[home] = self._write(after, old, same, new)
             if old is not None:
-                replaced.append((old, same))
+                replaced.append((old, now))
+            if now is None:
+                self._written.pop(home, None)
             prefixes |= self._own(home, before, after)
-            now = after.tunnels if after is not None else ()
-            was = before.tunnels if before is not None else ()
-            if now != was:
-                touched.use("pairs", layout.ends(now), layout.ends(was))
-                touched.use("locals", (layout.address(t.local) for t in now), (layout.address(t.local) for t in was))
-                for bid in {tunnel.bid for tunnel in was} - {tunnel.bid for tunnel in now}:
-                    self._retired.counters.append(self._counters.pop((home, bid)))
+            for name in ("pairs", "locals"):
+                mine, was = (() if one is None else getattr(one, name) for one in (now, old))
+                if mine is not was:
+                    touched.use(name, mine, was)
         for name, entries in new.items():
-            self._insert(name, list(entries), list(entries.values()))
+            self._room.insert(name, entries.keys, entries.values)
         touched.write(self.maps)
         self._write_owners(prefixes)
         touched.remove(self.maps)
-        for one, same in replaced:
-            self._retire(one, tunnels=not same)
+        for one, successor in replaced:
+            self._retire(one, successor)
 
-    def _write(self, node: Node, old: _Written | None, new: dict[str, dict[bytes, bytes]]) -> _Written:
-        """Find room for a node and add what it needs to `new`; the tunnels of `old` do as they are."""
+    def _write(self, node: Node, old: _Written | None, same: bool, new: Mapping[str, _New]) -> _Written:
+        """Find room for a node and add what it needs to `new`; with `same`, the tunnels of `old` do as they are."""
         home, sending = node.home_address, layout.pack_sending(node)
-        count = min(len(node.tunnels), layout.MAX_TUNNELS)
-        if old is None:
-            start = self._take("tunnels", count)
-            for index, tunnel in enumerate(node.tunnels[:count], start):
+        if same:
+            assert old is not None
+            start, count, counters, pairs, locals_ = old.tunnels, old.count, old.counters, old.pairs, old.locals
+        else:
+            count, entries = min(len(node.tunnels), layout.MAX_TUNNELS), new["tunnels"]
+            counters = self._counters(node, old, new["counts"])
+            start = self._room.take("tunnels", count)
+            ends = [layout.ends(tunnel) for tunnel in node.tunnels]
+            for index, tunnel, pair in zip(range(start, start + count), node.tunnels, ends, strict=False):
                 device = self._device(tunnel.device) if tunnel.device is not None else None
                 self._serial += 1
-                counter = self._counter(home, tunnel.bid, new["counts"])
-                new["tunnels"][NUMBER.pack(index)] = layout.pack_tunnel(tunnel, device, counter, self._serial)
-        else:
-            start = old.tunnels
+                entries.keys.append(NUMBER.pack(index))
+                entries.values.append(layout.pack_tunnel(tunnel, pair, device, counters[tunnel.bid], self._serial))
+            pairs = [pair for pair, tunnel in zip(ends, node.tunnels, strict=True) if layout.handled(tunnel)]
+            locals_ = [pair[:16] for pair in ends]
         self._serial += 1
-        for number, chunk in enumerate(sending.rules):
-            new["rules"][CHUNK_KEY.pack(self._serial, number)] = chunk
-        for number, chunk in enumerate(sending.copied, layout.MAX_CHUNKS):
-            new["rules"][CHUNK_KEY.pack(self._serial, number)] = chunk
-        chunks, copied = len(sending.rules), len(sending.copied)
+        rules, chunks, copied = new["rules"], len(sending.rules), len(sending.copied)
+        numbers = (*range(chunks), *range(layout.MAX_CHUNKS, layout.MAX_CHUNKS + copied))
+        rules.keys += [CHUNK_KEY.pack(self._serial, number) for number in numbers]
+        rules.values += sending.rules
+        rules.values += sending.copied
         owner = OWNER.pack(
             *(home.packed, start, self._serial, chunks, count),
             *(sending.first, sending.userspace, copied),
         )
-        return _Written(start, count, self._serial, chunks, copied, owner)
+        return _Written(start, count, pairs, locals_, counters, self._serial, chunks, copied, owner)
 
-    def _counter(self, home: IPv6Address, bid: int, new: dict[bytes, bytes]) -> int:
-        """The index of a tunnel's counters, which begin at zero."""
-        index = self._counters.get((home, bid))
-        if index is None:
-            index = self._counters[home, bid] = self._take("counts", 1)
-            new[NUMBER.pack(index)] = bytes(self.maps["counts"].value_size)
-        return index
+    def _counters(self, node: Node, old: _Written | None, new: _New) -> dict[int, int]:
+        """The indexes of its tunnels' counters, by BID. New ones begin at zero."""
+        before = old.counters if old is not None else self._take_stock().counters.pop(node.home_address, {})
+        found = {tunnel.bid: before.get(tunnel.bid, -1) for tunnel in node.tunnels[: layout.MAX_TUNNELS]}
+        missing = [bid for bid, index in found.items() if index < 0]
+        start = self._room.take("counts", len(missing))
+        found |= zip(missing, range(start, start + len(missing)), strict=True)
+        new.keys += [NUMBER.pack(found[bid]) for bid in missing]
+        new.values += [bytes(self.maps["counts"].value_size)] * len(missing)
+        if old is None:
+            for bid in before.keys() - found.keys():
+                self._room.retire("counts", before[bid], 1)
+        return found
 
     def _own(self, home: IPv6Address, before: Node | None, after: Node | None) -> set[bytes]:
         """Note who has which prefixes; those whose entries are to be written anew."""
@@ -307,74 +304,38 @@ class FastPathMaps:
         self.maps["owners"].update_batch(list(entries), list(entries.values()))
         self.maps["owners"].delete_batch(gone)
 
-    # --- what is no longer needed -----------------------------------------------------------------------------------
+    def _retire(self, old: _Written, new: _Written | None) -> None:
+        """What of a node stands in the kernel no longer, and not in its successor either."""
+        self._room.retire_rules(old.version, old.chunks, old.copied)
+        if new is None or new.tunnels != old.tunnels:
+            self._room.retire("tunnels", old.tunnels, old.count)
+        for bid, index in old.counters.items():
+            if new is None or bid not in new.counters:
+                self._room.retire("counts", index, 1)
 
-    def _take(self, name: str, count: int) -> int:
-        """The index of the first of so many free elements in a row."""
-        for _ in range(2):
-            try:
-                return self._free[name].take(count)
-            except Full:
-                self._reclaim()
-        raise LibbpfError(f"map {name}: no room for {count} more", errno.E2BIG)
+    # --- maps of an earlier life ------------------------------------------------------------------------------------
 
-    def _insert(self, name: str, keys: list[bytes], values: list[bytes]) -> None:
-        """Write many; what is retired makes room if there is none."""
-        try:
-            self.maps[name].update_batch(keys, values)
-        except LibbpfError as error:
-            if error.errno != errno.E2BIG or not self._retired:
-                raise
-            self._reclaim()
-            self.maps[name].update_batch(keys, values)
+    def _take_stock(self) -> Stock:
+        if self._stock is None:
+            self._stock = take_stock(self.maps)
+            self._serial = self._stock.serial
+            self._room.occupy("tunnels", self._stock.tunnels)
+            counters = [index for held in self._stock.counters.values() for index in held.values()]
+            self._room.occupy("counts", [(index, 1) for index in counters])
+        return self._stock
 
-    def _retire(self, one: _Written, *, tunnels: bool) -> None:
-        if tunnels:
-            self._retired.tunnels.append((one.tunnels, one.count))
-        numbers = (*range(one.chunks), *range(layout.MAX_CHUNKS, layout.MAX_CHUNKS + one.copied))
-        self._retired.chunks += [CHUNK_KEY.pack(one.version, number) for number in numbers]
-
-    def _reclaim(self) -> None:
-        """Free what is retired, once no program can look at it any more."""
-        # the kernel returns from this when every program has ended that ran when it began
-        self.maps["grace"].update(_ZERO, NUMBER.pack(self.maps["settings"].fd))
-        retired, self._retired = self._retired, _Retired()
-        self.maps["rules"].delete_batch(retired.chunks)
-        for start, count in retired.tunnels:
-            self._free["tunnels"].give(start, count)
-        for index in retired.counters:
-            self._free["counts"].give(index, 1)
-
-    def _take_stock(self) -> dict[str, frozenset[bytes]]:
-        """What stands in adopted maps, which are empty when they are fresh: the keys, by map."""
-        owners = dict(self.maps["owners"].items())
-        there = {name: frozenset(self.maps[name].keys()) for name in ("rules", "pairs", "locals")}
-        there["owners"] = frozenset(owners)
-        serials = [CHUNK_KEY.unpack(key)[0] for key in there["rules"]]
-        runs = set()
-        for owner in set(owners.values()):
-            home, start, version, _, count, *_ = OWNER.unpack(owner)
-            serials.append(version)
-            runs.add((start, count))
-            for index in range(start, start + count):
-                tunnel = TUNNEL.unpack(self.maps["tunnels"].lookup(NUMBER.pack(index)) or bytes(TUNNEL.size))
-                serials.append(tunnel[5])
-                self._counters[IPv6Address(home), tunnel[7]] = tunnel[4]
-        self._serial = max(serials, default=0)
-        self._free["tunnels"].occupy(runs)
-        self._free["counts"].occupy((index, 1) for index in self._counters.values())
-        self._retired.tunnels += runs
-        return there
-
-    def _sweep(self, there: Mapping[str, frozenset[bytes]]) -> None:
+    def _sweep(self, stock: Stock) -> None:
         """Remove what stood in adopted maps and is not in the table."""
         wanted: dict[str, Iterable[bytes]] = {"owners": self._owners, **self._uses}
         for name, keys in wanted.items():
-            self.maps[name].delete_batch(list(there[name].difference(keys)))
-        self._retired.chunks += there["rules"]
-        counted = {(home, tunnel.bid) for home, node in self._nodes.items() for tunnel in node.tunnels}
-        for key in self._counters.keys() - counted:
-            self._retired.counters.append(self._counters.pop(key))
+            self.maps[name].delete_batch(list(stock.keys[name].difference(keys)))
+        self._room.retire_chunks(stock.keys["rules"])
+        for start, count in stock.tunnels:
+            self._room.retire("tunnels", start, count)
+        for held in stock.counters.values():
+            for index in held.values():
+                self._room.retire("counts", index, 1)
+        self._stock = Stock()
 
 
 def _has_device(node: Node) -> bool:

@@ -42,11 +42,12 @@ class Ranges:
             self._end = max(self._end, start + count)
 
     def _find(self, count: int) -> int | None:
-        for length in (count, *sorted(one for one in self._free if one > count)):
-            if self._free.get(length):
-                start = self._free[length].pop()
-                self.give(start + count, length - count)
-                return start
+        if self._free.get(count):
+            return self._free[count].pop()
+        for length in sorted(one for one, starts in self._free.items() if one > count and starts):
+            start = self._free[length].pop()
+            self.give(start + count, length - count)
+            return start
         if self._end + count > self.size:
             return None
         self._end += count

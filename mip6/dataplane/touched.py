@@ -22,8 +22,9 @@ class Touched:
         """The users now, instead of those before; a key comes once for each."""
         uses, noted = self._uses[name], self._before[name]
         for key in now:
-            noted.setdefault(key, uses[key])
-            uses[key] += 1
+            count = uses.get(key, 0)
+            noted.setdefault(key, count)
+            uses[key] = count + 1
         for key in before:
             noted.setdefault(key, uses[key])
             uses[key] -= 1

@@ -27,6 +27,7 @@ from mip6.dataplane.interface import Counters, TunnelCounters
 from mip6.events import PathChanged
 from mip6.forwarding import End, ForwardingTable, Node, Tunnel
 from mip6.measurement import Quality
+from mip6.nodes import Nodes
 from mip6.path import NEVER, PathSettings
 from mip6.paths import Paths
 from mip6.probeflows import PORT_BASE, is_probe_rule, probe_port, probed
@@ -73,7 +74,6 @@ class _Peer:
     address: tuple[str, int]  # of its reflector
     keys: tuple[Key | None, ...]  # the one that was last right comes first
     paths: Paths
-    node: Node | None = None
     tunnels: dict[int, Tunnel] = field(default_factory=dict)  # that are measured, by BID
     seen: dict[int, int] = field(default_factory=dict)  # packets of a tunnel that were no probes, by BID
 
@@ -93,6 +93,7 @@ class Prober:
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._table: ForwardingTable | None = None
+        self._nodes = Nodes()  # those that the peers are made from
         self._epoch = time.time() + NTP_EPOCH - clock()
         self._interface = 0
         self.counts: Counter[str] = Counter()
@@ -158,13 +159,10 @@ class Prober:
         self._table = table
         if self._reflector is None:
             return
-        now = clock()
-        for home in [home for home in self._homes if home not in table.nodes]:
-            self._set_node(home, None, now)
-        for home, node in table.nodes.items():
-            peer = self._homes.get(home)
-            if peer is None or peer.node is not node:
-                self._set_node(home, node, now)
+        now, nodes = clock(), Nodes.of(table.nodes)
+        for home, _, node in nodes.since(self._nodes):
+            self._set_node(home, node, now)
+        self._nodes = nodes
         self._arm()
 
     def _set_node(self, home: IPv6Address, node: Node | None, now: float) -> None:
@@ -188,7 +186,7 @@ class Prober:
             path = peer.paths.attach(bid, self._measured.settings(tunnel), now, new=new)
             path.needed = bid in needed
             peer.paths.sendable(bid, tunnel.usable and self._sender(bid) is not None)
-        peer.node, peer.tunnels = node, after
+        peer.tunnels = after
         if not peer.paths.paths:
             self._forget(peer, now)
         else:

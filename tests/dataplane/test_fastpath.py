@@ -227,14 +227,15 @@ def test_a_packet_sees_the_old_rules_or_the_new_ones(fast: FastPath) -> None:
         last = FlowRule(99, 99, IPv6Selector(destination_port=(9, 9)), (bid,))
         default = Tunnel(3, AGENT, WLAN + 1)  # for what no rule matches
         sides.append(replace(base, tunnels=(default, *base.tunnels), rules=(*others, last)))
-    fast.maps.set_table(replace(table(), nodes={HOME: sides[0]}))
+    held = [replace(table(), nodes={HOME: side}) for side in sides]
+    fast.maps.set_table(held[0])
     done, exchanged = threading.Event(), 0
 
     def exchange() -> None:
         nonlocal exchanged
         while not done.is_set():
             exchanged += 1
-            fast.maps.set_node(HOME, sides[exchanged % 2])
+            fast.maps.set_table(held[exchanged % 2])
 
     writer = threading.Thread(target=exchange)
     writer.start()

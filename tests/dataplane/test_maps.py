@@ -20,6 +20,7 @@ from mip6.dataplane.libbpf import LibbpfError, Object, Program
 from mip6.dataplane.maps import FastPathMaps, load
 from mip6.dataplane.ranges import Full, Ranges
 from mip6.forwarding import End, ForwardingTable, Node, Tunnel
+from mip6.nodes import Nodes
 from tests.dataplane import random_packets
 from tests.dataplane.test_reference import AGENT, CELL, HOME, table
 
@@ -59,7 +60,7 @@ def contents(maps: FastPathMaps) -> Mapping[str, Any]:
     for key, value in maps.maps["owners"].items():
         home, _, _, *rest = OWNER.unpack(value)
         owners[key] = (home, rest)
-    maps._reclaim()
+    maps._room.reclaim()
     rules = sorted(value for _, value in maps.maps["rules"].items())
     return {"owners": owners, "rules": rules} | {
         name: {key for key, _ in maps.maps[name].items()} for name in ("pairs", "locals")
@@ -90,12 +91,13 @@ def test_any_history_of_tables_ends_as_the_last_one_alone(loaded: Object) -> Non
 
 
 @pytest.mark.netns
-def test_one_node_alone_is_the_same_as_a_table_with_it(loaded: Object) -> None:
-    maps, held = FastPathMaps(loaded.maps), table()
-    maps.set_table(replace(held, nodes={}))
-    maps.set_node(HOME, held.nodes[HOME])
+def test_a_later_version_of_nodes_is_the_same_as_a_table_with_them(loaded: Object) -> None:
+    maps, held, nodes = FastPathMaps(loaded.maps), table(), Nodes()
+    maps.set_table(replace(held, nodes=nodes))
+    nodes = nodes.changed(held.nodes)
+    maps.set_table(replace(held, nodes=nodes))
     assert contents(maps) == fresh(held)
-    maps.set_node(HOME, None)
+    maps.set_table(replace(held, nodes=nodes.changed({HOME: None})))
     assert not contents(maps)["owners"]
 
 
