@@ -219,8 +219,9 @@ static __always_inline int send_copies(struct __sk_buff *skb, const struct setti
 	state->family = cargo->family;
 	state->traffic_class = cargo->traffic_class;
 	state->forwarded = cargo->forwarded;
+	mask = state->left & ~(1 << state->last);
 	for (__u32 slot = 0; slot < MAX_TUNNELS; slot++) {
-		if (!(state->left >> slot & 1) || slot == state->last)
+		if (!(mask >> slot & 1))
 			continue;
 		state->tunnel = first + slot;
 		state->waiting = true;
