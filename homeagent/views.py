@@ -90,7 +90,8 @@ def served(entry: BindingCacheEntry) -> tuple[IPNetwork, ...]:
 
 def places(entry: BindingCacheEntry) -> tuple[object, ...]:
     """Where an entry's packets go; a registration that leaves it as it was is a mere refresh."""
-    return tuple((one.bid, where(one)) for one in entry.bindings), entry.flows, served(entry)
+    ends = tuple((one.bid, one.care_of_address, one.encapsulation, one.port) for one in entry.bindings)
+    return ends, entry.flows, served(entry)
 
 
 def where(one: Binding) -> str:

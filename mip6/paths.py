@@ -33,6 +33,8 @@ def best(bids: Iterable[int], states: Mapping[int, PathState]) -> frozenset[int]
 
     A path without a state is as good as one that is up.
     """
+    if not states:
+        return frozenset(bids)
     ranked = [(_PREFERENCE.get(states.get(bid, PathState.UP), 0), bid) for bid in bids]
     lowest = min((rank for rank, _ in ranked), default=0)
     return frozenset(bid for rank, bid in ranked if rank == lowest)

@@ -250,7 +250,8 @@ class MobileNode:
     def _choose_ways(self, now: float) -> list[Action]:
         """What the home agent's answers, their absence and the probes say of each link's way to it."""
         state, access = self._registration, self._registration.access
-        answering = {one.link for one in state.active() if state.paths.get(one.bid) in ANSWERING}
+        heard = {bid for bid, path_state in state.paths.items() if path_state in ANSWERING}
+        answering = {one.link for one in state.active() if one.bid in heard} if heard else set()
         actions = access.expire(now, answering)
         if access.chosen() != self._ways:
             actions += self._observe(self._links, self._observed)

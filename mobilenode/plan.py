@@ -62,7 +62,7 @@ def one_by_one(state: Registration) -> bool:
     """Whether each BID is registered by itself: asked for by status 168, or because of a care-of address whose
     Binding Update has to come from itself (RFC 5648 §8.1)."""
     if state.mode is Mode.BULK:
-        return any(one.signals_in_udp for one in state.active())
+        return any(one.signals_in_udp for one in state.care_of) and any(one.signals_in_udp for one in state.active())
     return state.mode is Mode.INDIVIDUAL
 
 

@@ -135,6 +135,8 @@ class Registration:
             ranked = [replace(one, bid=PLAIN) for one in ranked if self.settings.sends(one.link)][:1]
         ranked = [one for one in ranked if not self._is_refused(one)]
         good = self._good(ranked)
+        if len(good) == len(ranked):
+            return tuple(ranked)
         last = [replace(one, priority=LOWEST_PRIORITY) for one in ranked if one.bid not in good]
         return tuple([one for one in ranked if one.bid in good] + last)
 

@@ -46,13 +46,14 @@ def usable(state: Registration) -> dict[int, CareOfAddress]:
     registered = {one.bid: one for one in active if state.registered(one)}
     if registered or state.hold is not None or state.stopped is not None:
         return registered
-    return {one.bid: one for one in active if _told(state, one)}
+    return {one.bid: one for one in _told(state, active)}
 
 
-def _told(state: Registration, one: CareOfAddress) -> bool:
-    wanted = state.binding(one).where()
-    possible = state.update_list.possible_bindings().get(one.bid, set())
-    return any(binding is not None and binding.where() == wanted for binding in possible)
+def _told(state: Registration, among: Iterable[CareOfAddress]) -> list[CareOfAddress]:
+    """Those that the home agent may hold."""
+    possible = state.update_list.possible_bindings().values()
+    told = {binding.where() for values in possible for binding in values if binding is not None}
+    return [one for one in among if state.binding(one).where() in told]
 
 
 def registered_prefixes(settings: MobileNodeSettings, state: Registration) -> tuple[IPv6Network, ...]:
@@ -69,13 +70,15 @@ def forwarding_table(
     tunnels: tuple[Tunnel, ...] = ()
     rules: tuple[FlowRule, ...] = ()
     if state.home is None and state.home_agent is not None:
-        known = [one for one in state.active() if _told(state, one)]
+        known = _told(state, state.active())
         tunnels = tuple(
             _tunnel(settings, state, one, path_mtus.get(one.address, one.mtu), one.bid in sending) for one in known
         )
-        probes = probe_rules(settings.home_address, state.home_agent, sorted(one.bid for one in known))
         flows = resolve(state.rules, state.in_use(sending.values()), Direction.UP, state.factors)
-        rules = (probes if settings.paths.probe else ()) + tuple(flow.rule() for flow in flows)
+        rules = tuple(flow.rule() for flow in flows)
+        if settings.paths.probe:
+            bids = sorted(one.bid for one in known)
+            rules = probe_rules(settings.home_address, state.home_agent, bids) + rules
     prefixes: tuple[IPNetwork, ...] = (*registered_prefixes(settings, state), *ipv4_networks(state))
     if before is not None:
         tunnels = _reuse(tunnels, before.tunnels)

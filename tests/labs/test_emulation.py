@@ -133,6 +133,7 @@ KINDS = pytest.mark.parametrize("modem", [False, True], ids=["cable", "modem"])
 
 
 @pytest.mark.netns
+@pytest.mark.alone  # delays to the millisecond, rates to the per cent
 @pytest.mark.skipif(bool(missing()), reason="; ".join(missing()))
 class TestOnRealPackets:
     @EMULATORS

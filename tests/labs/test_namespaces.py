@@ -78,6 +78,7 @@ def test_addresses_come_by_router_advertisement_and_packets_pass(topology: Topol
     assert nothing_left(label)
 
 
+@pytest.mark.alone
 def test_rate_is_as_declared_in_both_directions(topology: Topology, label: str) -> None:
     if shutil.which("iperf3") is None:
         pytest.skip("needs the command iperf3")

@@ -30,7 +30,7 @@ OWN_PROTOCOL = "109"  # of the routes and rules of the agents
 SIGNALLING = "ip6 proto 135 or ip6 proto 60 or ip6 proto 43"
 PARAMETER_PROBLEM = "icmp6 and ip6[40] == 4"  # ICMPv6 type, RFC 4443 §3.4
 
-LIMIT = 30.0  # seconds until what is awaited must have come, on a machine that has other work too
+LIMIT = 30.0  # seconds until what is awaited must have come: no claim, but when a test gives up on a busy machine
 
 
 @dataclass(frozen=True)

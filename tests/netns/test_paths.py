@@ -142,6 +142,7 @@ def traffic(car: Car) -> Iterator[tuple[Stream, Stream]]:
                 stream.stop()
 
 
+@pytest.mark.xdist_group("measuring")
 def test_probes_take_their_own_tunnel_and_are_counted_exactly(measuring: Car) -> None:
     """What the access router of one link loses, that path has lost, in that direction, and the other path nothing."""
     car = measuring
@@ -172,6 +173,7 @@ def test_probes_take_their_own_tunnel_and_are_counted_exactly(measuring: Car) ->
     assert car.mobile()["probes"] == car.home()["probes"] == {}
 
 
+@pytest.mark.xdist_group("measuring")
 def test_delays_are_measured_at_both_ends(measuring: Car) -> None:
     """At the home agent of the path that carries traffic: of an idle one it leaves that to the mobile router."""
     settled(measuring)
@@ -188,6 +190,7 @@ def test_delays_are_measured_at_both_ends(measuring: Car) -> None:
             assert path["variation_out_ms"] < 100 and path["variation_in_ms"] < 100
 
 
+@pytest.mark.alone
 def test_a_silent_cut_moves_both_directions_in_time_and_the_flows_return_later(driving: Car) -> None:
     """Nobody is told that WLAN is dead: probes find out, at both ends; when it is back it is held back for a while."""
     car = driving

@@ -135,6 +135,7 @@ def counted(status: dict[str, Any]) -> int:
     return sum(one["packets_out"] + one["packets_in"] for one in bindings)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_agent_that_is_killed_and_started_again_loses_no_packet(fast: Car, program: str) -> None:
     """The running programs are the same before and after, and their counters go on."""
@@ -156,6 +157,7 @@ def test_an_agent_that_is_killed_and_started_again_loses_no_packet(fast: Car, pr
     assert programs(node) == before
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_that_cannot_be_had_are_replaced_in_place_without_a_loss(fast: Car, program: str) -> None:
     """With the capabilities of the systemd units: running programs and their maps are out of reach, as are those of

@@ -16,12 +16,13 @@ from mip6.auth import ntp_difference, verify
 from mip6.forwarding import IPAddress
 from mip6.headers import parse_packet
 from mip6.messages import BindingUpdate, decode_message
-from mip6.numbers import Protocol
+from mip6.numbers import MessageType, Protocol
 from mip6.options import AlternateCareOfAddress, BindingIdentifier
 from mip6.udp import UdpEnds
 from mobilenode.engine import MobileNode
 
 MAX_UPDATE_RATE = 3  # Binding Updates in a second (RFC 6275 §12)
+MH_TYPE = 2  # where it stands in a Mobility Header (RFC 6275 §6.1.1)
 STORED_PRECISION = 0.002  # seconds: the store keeps milliseconds
 
 
@@ -57,7 +58,7 @@ class Watch:
     def sent_by_mobile_node(self, packet: bytes, now: float) -> None:
         """RFC 6275 §11.8: the rate of Binding Updates is bounded."""
         parsed = parse_packet(packet)
-        if parsed.protocol != Protocol.MOBILITY or not isinstance(decode_message(parsed.payload), BindingUpdate):
+        if parsed.protocol != Protocol.MOBILITY or parsed.payload[MH_TYPE] != MessageType.BINDING_UPDATE:
             return
         self._sent.append(now)
         if len(self._sent) > MAX_UPDATE_RATE:
@@ -89,8 +90,8 @@ class Watch:
         self._record = record
         self._expires = {} if record is None else {(one[0], one[1]): one[4] - offset for one in record["bindings"]}
 
-    def look(self, home_agent: HomeAgent, mobile_node: MobileNode, present: set[IPAddress], now: float) -> None:
-        """Both ends after a step. `present` are the addresses on the mobile node's links."""
+    def home_agent_acted(self, home_agent: HomeAgent, now: float) -> None:
+        """What its forwarding table, its status and the stored record say of it is the same, and authentic."""
         home = self._node.home_address
         node = home_agent.forwarding_table().nodes.get(home)
         tunnels = () if node is None else node.tunnels
@@ -100,13 +101,20 @@ class Watch:
         shown = [(one["bid"], one["care_of_address"]) for one in home_agent.status(now)["nodes"][0]["bindings"]]
         assert sorted(forwarded) == sorted(shown), f"forwarded {sorted(forwarded)}, status {sorted(shown)}"
         assert forwarded == set(self._expires), f"forwarded {forwarded}, stored {set(self._expires)}"
-        for one, expires in self._expires.items():
-            assert now <= expires + STORED_PRECISION, f"{one} is forwarded to, but expired at {expires:.3f}"
         strangers = {one.remote for one in tunnels} - self._authentic
         assert not strangers, f"forwarded to {strangers}, which no authentic Binding Update named"
+
+    def mobile_node_acted(self, mobile_node: MobileNode, present: set[IPAddress]) -> None:
+        """It sends from what is `present` on its links."""
+        home = self._node.home_address
         sending = mobile_node.forwarding_table().nodes.get(home)  # none before the first look at the links
         for tunnel in () if sending is None else sending.tunnels:
             assert tunnel.local in present, f"the mobile node sends from {tunnel.local}, which it has not"
+
+    def time_passed(self, now: float) -> None:
+        """The home agent forwards to what is stored, as of its last step: none of that has expired since."""
+        for one, expires in self._expires.items():
+            assert now <= expires + STORED_PRECISION, f"{one} is forwarded to, but expired at {expires:.3f}"
 
 
 def agree(home_agent: HomeAgent, mobile_node: MobileNode, settings: HomeAgentSettings, now: float) -> None:

@@ -2,7 +2,7 @@
 
 Packets are lost, delayed, repeated and so reordered by `Weather`; a partition loses all of them. The clock jumps to
 the earliest wake-up: a packet's arrival or an engine's deadline. Either end restarts, the home agent with or without
-its store, and either clock jumps. After every step `invariants.Watch` looks at both ends.
+its store, and either clock jumps. After every step `invariants.Watch` looks at the end that acted, and at the clock.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Network:
         self.now = 0.0
         self.links: tuple[LinkState, ...] = ()
         self.store: dict[IPv6Address, Mapping[str, Any]] = {}
-        self.log: list[str] = []
+        self._log: list[tuple[float, str, object]] = []
         self.home_offset = NOON
         self.mobile_offset = NOON + mobile_clock
         self._under_way: list[Arrival] = []
@@ -141,6 +141,7 @@ class Network:
         self.asked: dict[int, float] = {}  # changes of rules under way: when they are answered at the latest
         self.answers: dict[int, Mapping[str, Any]] = {}
         self._requests = 0
+        self._deadlines: dict[str, float | None] = {}
         self.watch = Watch(self.settings)
         self.home_agent = HomeAgent(self.settings, Random(self.random.random()))
         self.mobile_node = MobileNode(self.mobile_settings, Random(self.random.random()))
@@ -157,24 +158,25 @@ class Network:
 
     def to_mobile_node(self, event: Event) -> None:
         """One event for the mobile node, and what it does about it."""
-        self.log.append(f"{self.now:.3f} mobile node: {type(event).__name__}")
+        self._note("mobile node:", type(event).__name__)
         for action in self.mobile_node.handle(event, self.now):
             if isinstance(action, SendPacket):
                 self.watch.sent_by_mobile_node(action.packet, self.now)
                 self._from_mobile_node(action)
-            self._note(action)
-        self._look()
+            self._note_action(action)
+        self._deadlines["mobile node"] = _time_of(self.mobile_node.next_deadline())
+        self.watch.mobile_node_acted(self.mobile_node, self.present())
+        self._time_passed()
 
     def observe(self, *links: LinkState) -> None:
         """The mobile node's links are these now."""
         self.links = links
-        text = ", ".join(f"{one.name} {[str(address.address) for address in one.addresses]}" for one in links)
-        self.log.append(f"{self.now:.3f} links: {text or 'none'}")
+        self._note("links:", [(one.name, *(address.address for address in one.addresses)) for one in links])
         self.to_mobile_node(LinksObserved(links))
 
     def restart_home_agent(self, *, with_store: bool) -> None:
         """A crash: what was not stored is gone; without its store all is."""
-        self.log.append(f"{self.now:.3f} home agent restarts {'with' if with_store else 'without'} its store")
+        self._note("home agent restarts,", "with its store" if with_store else "without its store")
         self.home_agent = HomeAgent(self.settings, Random(self.random.random()))
         if not with_store:
             self.store.clear()
@@ -184,7 +186,7 @@ class Network:
 
     def restart_mobile_node(self) -> None:
         """A crash of the mobile node, which stores nothing."""
-        self.log.append(f"{self.now:.3f} mobile node restarts")
+        self._note("mobile node restarts")
         self.mobile_node = MobileNode(self.mobile_settings, Random(self.random.random()))
         self.watch.mobile_node_restarted()
         self.asked.clear()
@@ -237,7 +239,7 @@ class Network:
             due = self._wake_ups()
             if not due or min(due)[0] > until:
                 self.now = until
-                self._look()
+                self._time_passed()
                 return
             self.now, who = min(due)
             if who == "home agent":
@@ -264,6 +266,10 @@ class Network:
         """The packets that are neither lost nor there."""
         return [one.packet for one in sorted(self._under_way)]
 
+    def story(self, lines: int) -> str:
+        """The last lines of what happened."""
+        return "\n".join(f"{when:.3f} {text} {more}" for when, text, more in self._log[-lines:])
+
     def state(self) -> str:
         """The mobile node's state in one word."""
         return str(self.mobile_node.status(self.now)["state"])
@@ -271,14 +277,8 @@ class Network:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _wake_ups(self) -> list[tuple[float, str]]:
-        due = [(self._under_way[0].time, "packet")] if self._under_way else []
-        for who, deadline in (
-            ("home agent", self.home_agent.next_deadline()),
-            ("mobile node", self.mobile_node.next_deadline()),
-        ):
-            if deadline is not None:
-                due.append((max(deadline[0], self.now), who))
-        return due
+        due = [(max(when, self.now), who) for who, when in self._deadlines.items() if when is not None]
+        return [*due, (self._under_way[0].time, "packet")] if self._under_way else due
 
     def _arrive(self, arrival: Arrival) -> None:
         event = PacketReceived(arrival.packet, "eth0" if arrival.to_home_agent else "wlan0", outer=arrival.outer)
@@ -338,7 +338,7 @@ class Network:
             heapq.heappush(self._under_way, Arrival(arrives, self._number, to_home_agent, packet, outer))
 
     def _home_agent_does(self, actions: Iterable[Action], why: str) -> None:
-        self.log.append(f"{self.now:.3f} home agent: {why}")
+        self._note("home agent:", why)
         for action in actions:
             if isinstance(action, StoreNode):
                 self.watch.stored(action.record, self.home_offset)
@@ -348,21 +348,29 @@ class Network:
                     self.store[action.home_address] = action.record
             elif isinstance(action, SendPacket):
                 self._from_home_agent(action)
-            self._note(action)
-        self._look()
+            self._note_action(action)
+        self._deadlines["home agent"] = _time_of(self.home_agent.next_deadline())
+        self.watch.home_agent_acted(self.home_agent, self.now)
+        self._time_passed()
 
-    def _note(self, action: Action) -> None:
+    def _note(self, text: str, more: object = "") -> None:
+        self._log.append((self.now, text, more))
+
+    def _note_action(self, action: Action) -> None:
         if isinstance(action, Report):
-            self.log.append(f"{self.now:.3f}   {action.event} {dict(action.fields)}")
-
+            self._note(f"  {action.event}", action.fields)
         elif isinstance(action, Answer):
             del self.asked[action.number]  # each is answered once
             self.answers[action.number] = action.answer
-            self.log.append(f"{self.now:.3f}   answer {dict(action.answer)}")
+            self._note("  answer", action.answer)
 
-    def _look(self) -> None:
+    def _time_passed(self) -> None:
         assert all(self.now <= limit for limit in self.asked.values()), "a change of rules was not answered in time"
-        self.watch.look(self.home_agent, self.mobile_node, self.present(), self.now)
+        self.watch.time_passed(self.now)
+
+
+def _time_of(deadline: tuple[float, str] | None) -> float | None:
+    return None if deadline is None else deadline[0]
 
 
 def guarded_by_sequence(

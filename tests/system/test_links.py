@@ -88,6 +88,7 @@ def test_a_router_is_learned_from_its_advertisements(pair: Pair, tmp_path: Path)
     observing(story)
 
 
+@pytest.mark.alone
 def test_carrier_loss_is_reported_within_milliseconds(pair: Pair) -> None:
     async def story(observer: Observer) -> None:
         reactions = []
