@@ -7,14 +7,15 @@ which on one machine are the same clock.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import signal
 import socket
 import struct
 import sys
 import time
+
+from mip6.system.manymessages import outgoing
+from mip6.system.manymessages import send as send_many
 
 PORT, DELAY_PORT = 9, 10
 HEADERS = 48  # octets of IPv6 and UDP header
@@ -24,49 +25,18 @@ _SO_TIMESTAMPNS = 35
 _SCHED_SLACK = 0.0002  # seconds: shorter waits than this are not worth a sleep
 
 
-class _IoVector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
-
-
-class _Header(ctypes.Structure):
-    """struct msghdr of a connected socket."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint),
-        ("vector", ctypes.POINTER(_IoVector)),
-        ("vectors", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr."""
-
-    _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
-
-
 def send(destination: str, size: int, rate: float, seconds: float) -> tuple[int, float]:
     """Send IPv6 packets of `size` octets at `rate` packets per second (0: as fast as it goes); how many and in what
     time."""
-    library = ctypes.CDLL(None, use_errno=True)
-    vector = _IoVector(b"x" * (size - HEADERS), size - HEADERS)
-    messages = (_Message * BATCH)()
-    for message in messages:
-        message.header.vector, message.header.vectors = ctypes.pointer(vector), 1
+    messages, _alive = outgoing([memoryview(bytearray(b"x" * (size - HEADERS)))] * BATCH)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect((destination, PORT))
-        descriptor, sendmmsg = sock.fileno(), library.sendmmsg
+        descriptor = sock.fileno()
         sent, start = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < seconds:
             if rate and (ahead := (sent + BATCH) / rate - elapsed) > _SCHED_SLACK:
                 time.sleep(ahead)
-            done = sendmmsg(descriptor, messages, BATCH, 0)
-            if done < 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            sent += done
+            sent += send_many(descriptor, messages)
         return sent, time.perf_counter() - start
 
 

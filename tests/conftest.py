@@ -10,7 +10,7 @@
         car.until(lambda: car["mr"].status("mobilenode")["state"] == "registered", 10, "registration")
         car["lfn"].run("command", "argument")              # its standard output; LabError when it fails
         car["cn"].popen("command", log="some.log")         # goes on; ended with the lab
-        car["ar1"].set_link("wlan", up=False)              # the mobile router loses its carrier
+        car["ar1"].set_link("access", up=False)            # the mobile router loses its carrier
         car["ha"].stop(car["ha"].daemons["homeagent"], kill=True)
 
 More of a node's and a lab's abilities: `labs.namespaces`.

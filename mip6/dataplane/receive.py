@@ -8,44 +8,19 @@ open the kernel does not answer tunnel packets of its protocol with Parameter Pr
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
 import socket
 import struct
 from typing import NamedTuple
 
 from mip6.dataplane.offload import VIRTIO_HEADER
 from mip6.numbers import Protocol
+from mip6.system.manymessages import Header, Message, Vector, address, receive
 
 PACKETS = 64  # with one call
 _ROOM = VIRTIO_HEADER + 65536
 _NAME, _CONTROL = 28, 64  # struct sockaddr_in6; control messages IPV6_PKTINFO and IPV6_TCLASS
 _SO_RCVBUFFORCE = 33
 _CONTROL_HEADER = struct.Struct("@Nii")  # struct cmsghdr
-
-
-class _Vector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _Header(ctypes.Structure):
-    """struct msghdr."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint),
-        ("vectors", ctypes.c_void_p),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr."""
-
-    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
 class Places(NamedTuple):
@@ -89,18 +64,17 @@ class TunnelReceiver:
         self.packets = _parts(data, _ROOM)
         self.sources = [name[8:24] for name in _parts(names, _NAME)]
         self.controls = _parts(controls, _CONTROL)
-        at_data, at_names, at_controls = (_address(one) for one in (data, names, controls))
-        self._vectors = (_Vector * PACKETS)()
-        self._messages = (_Message * PACKETS)()
+        at_data, at_names, at_controls = (address(one) for one in (data, names, controls))
+        self._vectors = (Vector * PACKETS)()
+        self._messages = (Message * PACKETS)()
         for i, message in enumerate(self._messages):
-            self._vectors[i] = _Vector(at_data + i * _ROOM + VIRTIO_HEADER, _ROOM - VIRTIO_HEADER)
-            vector = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_Vector)
+            self._vectors[i] = Vector(at_data + i * _ROOM + VIRTIO_HEADER, _ROOM - VIRTIO_HEADER)
+            vector = ctypes.addressof(self._vectors) + i * ctypes.sizeof(Vector)
             name, control = at_names + i * _NAME, at_controls + i * _CONTROL
-            message.header = _Header(name, _NAME, vector, 1, control, _CONTROL, 0)
+            message.header = Header(name, _NAME, vector, 1, control, _CONTROL, 0)
         self._fresh = bytes(self._messages)  # the kernel writes into the headers: they are renewed before each call
-        words = ctypes.sizeof(_Message) // 4
-        self._lengths = memoryview(self._messages).cast("B").cast("I")[_Message.length.offset // 4 :: words]
-        self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
+        words = ctypes.sizeof(Message) // 4
+        self._lengths = memoryview(self._messages).cast("B").cast("I")[Message.length.offset // 4 :: words]
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -111,12 +85,10 @@ class TunnelReceiver:
     def receive(self) -> list[int]:
         """Fill the buffers: the lengths of the packets that came, none when there are none. OSError as recvmmsg(2)."""
         ctypes.memmove(self._messages, self._fresh, len(self._fresh))
-        count = self._call(self._socket.fileno(), self._messages, PACKETS, socket.MSG_DONTWAIT, None)
-        if count < 0:
-            number = ctypes.get_errno()
-            if number == errno.EAGAIN:
-                return []
-            raise OSError(number, os.strerror(number))
+        try:
+            count = receive(self._socket.fileno(), self._messages, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
         return self._lengths[:count].tolist()
 
 
@@ -137,7 +109,3 @@ def outer_fields(control: bytes) -> tuple[bytes, int]:
 def _parts(buffer: bytearray, size: int) -> list[memoryview]:
     view = memoryview(buffer)
     return [view[at : at + size] for at in range(0, len(buffer), size)]
-
-
-def _address(buffer: bytearray) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from labs.car import CAR, CAR_SCENARIO, CELLULAR, MOBILE_ROUTER_SETTINGS, WLAN
+from labs.car import ACCESSES, CAR_SCENARIO, CELLULAR, WLAN
 from labs.checks import Check
 from labs.namespaces import RUN, labels, missing, node_names, remove
 from labs.plain import PLAIN
@@ -24,7 +24,7 @@ from labs.result import Report
 from labs.runner import Runner
 from labs.scenario import Scenario
 from labs.scenarios import SCENARIOS
-from labs.topology import Daemon, Topology
+from labs.vehicle import vehicle
 from labs.view import View
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,12 +53,6 @@ def passes(scenario: Scenario, patience: float) -> None:
 
 def by_name(report: Report) -> dict[str, Check]:
     return {check.name: check for check in report.checks}
-
-
-def with_mobile_router(settings: Mapping[str, object]) -> Topology:
-    """The car with other settings for its mobile router."""
-    router = replace(CAR["mr"], daemons=(Daemon("mobilenode", settings),))
-    return replace(CAR, nodes=tuple(router if node.name == "mr" else node for node in CAR.nodes))
 
 
 @pytest.mark.netns
@@ -91,9 +85,8 @@ class TestInNamespaces:
         passes(SCENARIOS[name], SHARED)
 
     def test_without_its_rule_voice_is_counted_on_the_wrong_link(self) -> None:
-        settings = {**MOBILE_ROUTER_SETTINGS, "flow": []}
         phase = replace(CAR_SCENARIO.phases[0], lasts=0.5)
-        report, _ = run(replace(CAR_SCENARIO, topology=with_mobile_router(settings), phases=(phase,)))
+        report, _ = run(replace(CAR_SCENARIO, topology=vehicle("car", ACCESSES), phases=(phase,)))
         assert not report.passed
         assert by_name(report)["both links: voice on cellular"].value == 0
         assert by_name(report)[f"both links: probe on {WLAN}"].passed
@@ -112,7 +105,7 @@ class TestInNamespaces:
         assert failed == {"no link: voice lost", "no link: voice gap down", "no link: voice gap up"}
 
     def test_an_agent_that_refuses_its_configuration_is_quoted(self) -> None:
-        report, _ = run(replace(CAR_SCENARIO, topology=with_mobile_router({"mobilenode": {"home_address": "x"}})))
+        report, _ = run(replace(CAR_SCENARIO, topology=vehicle("car", ACCESSES, mobile_router={"home_address": "x"})))
         assert not report.passed
         assert report.error is not None and "mobilenode ended with status" in report.error
         assert "mobilenode.home_address" in report.error

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from labs import render
-from labs.car import CAR, CAR_SCENARIO, CELLULAR, HOME_AGENT_SETTINGS, MOBILE_ROUTER_SETTINGS, WLAN
+from labs.car import CAR, CAR_SCENARIO, CELLULAR, WLAN
 from labs.flows import Record, Stream, Window, content, decode_records, stream_report
 from labs.scenario import Phase, Scenario
 from labs.topology import Link, Node, Topology, advertise, interface, route
@@ -68,9 +68,10 @@ def test_mobile_router_forwards_and_still_hears_advertisements_on_its_access_lin
     assert "net.ipv6.conf.lan0.accept_ra=0" in settings
 
 
-@pytest.mark.parametrize("settings", [HOME_AGENT_SETTINGS, MOBILE_ROUTER_SETTINGS])
-def test_settings_survive_toml(settings: dict[str, object]) -> None:
-    assert tomllib.loads(render.toml(settings)) == settings
+@pytest.mark.parametrize("node", ["ha", "mr"])
+def test_settings_survive_toml(node: str) -> None:
+    [daemon] = CAR[node].daemons
+    assert tomllib.loads(render.toml(daemon.settings)) == daemon.settings
 
 
 def test_car_ends_with_every_flow_back_on_its_link() -> None:

@@ -8,9 +8,7 @@ A tally is a file that both sides of the story can look at while it goes on: wha
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
 import signal
 import socket
 import struct
@@ -18,6 +16,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from mip6.system.manymessages import outgoing
+from mip6.system.manymessages import send as send_many
 
 BATCH = 32  # datagrams of one sendmmsg
 LARGEST = 1 << 24  # more are not numbered
@@ -46,38 +47,14 @@ def _file(path: str) -> mmap.mmap:
         return mmap.mmap(file.fileno(), _TALLY.size)
 
 
-class _Vector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr of a connected socket."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint),
-        ("vectors", ctypes.c_void_p),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
-        ("padding", ctypes.c_uint),
-    )
-
-
 def send(tally: str, address: str, port: int, rate: float) -> None:
     """At `rate` datagrams a second. One that the kernel refuses (no buffer, no route for a moment) is sent again, so
     that only what was taken counts."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
-    library, told = ctypes.CDLL(None, use_errno=True), _file(tally)
-    data = bytearray(BATCH * _NUMBER.size)
-    at = ctypes.addressof(ctypes.c_char.from_buffer(data))
-    vectors = (_Vector * BATCH)(*(_Vector(at + i * _NUMBER.size, _NUMBER.size) for i in range(BATCH)))
-    messages = (_Message * BATCH)()
-    for i, message in enumerate(messages):
-        message.vectors, message.vector_count = ctypes.addressof(vectors) + i * ctypes.sizeof(_Vector), 1
+    told, data = _file(tally), bytearray(BATCH * _NUMBER.size)
+    view = memoryview(data)
+    messages, _alive = outgoing([view[i * _NUMBER.size : (i + 1) * _NUMBER.size] for i in range(BATCH)])
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect((address, port))
         sent, start = 0, time.perf_counter()
@@ -87,9 +64,10 @@ def send(tally: str, address: str, port: int, rate: float) -> None:
                 time.sleep(ahead)
             for i in range(BATCH):
                 _NUMBER.pack_into(data, i * _NUMBER.size, sent + i)
-            done = library.sendmmsg(sock.fileno(), messages, BATCH, 0)
-            if done < 0:
-                print(f"refused: {os.strerror(ctypes.get_errno())}", file=sys.stderr, flush=True)
+            try:
+                done = send_many(sock.fileno(), messages)
+            except OSError as error:
+                print(f"refused: {error.strerror}", file=sys.stderr, flush=True)
                 time.sleep(0.001)
                 continue
             sent += done

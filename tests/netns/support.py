@@ -63,7 +63,7 @@ class Car:
 
     def start(self, **overrides: object) -> None:
         """Capture, start both agents with `overrides` in their settings, and wait until everything is registered."""
-        for router, interface in (("ar1", "wlan"), ("ar2", "wwan"), ("ha", "eth0")):
+        for router, interface in (("ar1", "access"), ("ar2", "access"), ("ha", "eth0")):
             self._capture(self[router], interface)
         wait_for_addresses(self.lab)
         self.lab.start_daemons(**overrides)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from labs.car import CAR, CN, HOME_ADDRESS, LFN
+from labs.car import CAR
 from labs.namespaces import LabNode, missing
+from labs.vehicle import CN, HOME_ADDRESS, LFN
 from tests.netns.support import (
     IPV6_RECVERR,
     LIMIT,
@@ -59,7 +60,7 @@ def modem() -> Iterator[Car]:
     links = [replace(link, modem=link.name == "cellular", rate=None) for link in CAR.links]
     with car_lab(replace(CAR, links=tuple(links))) as car:
         car.start(dataplane="ebpf")
-        car["ar1"].set_link("wlan", up=False)
+        car["ar1"].set_link("access", up=False)
         car.lab.until(
             lambda: [b["bid"] for b in car.mobile()["bindings"] if b["state"] == "registered"] == [2], LIMIT, "one"
         )

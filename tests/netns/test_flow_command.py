@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 import pytest
 
-from labs.car import CN, LFN, VOICE_PORT
+from labs.car import VOICE_PORT
 from labs.namespaces import missing
+from labs.vehicle import CN, LFN
 from tests.netns.support import CELLULAR_BID, LIMIT, WLAN_BID, Car, home_bindings, socket_on
 
 pytestmark = [

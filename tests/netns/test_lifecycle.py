@@ -155,7 +155,7 @@ def test_a_recorded_run_replays_to_the_letter(parked: Car) -> None:
     parked.until_registered()
     ha.stop(ha.daemons["homeagent"], kill=True)
     ha.start_daemon("homeagent", record=str(journals["ha"]))
-    parked["ar1"].set_link("wlan", up=False)
+    parked["ar1"].set_link("access", up=False)
     parked.lab.until(lambda: len(home_bindings(parked.home())) == 1, LIMIT, "one binding is left")
     assert mr.stop(mr.daemons["mobilenode"]) == 0
     assert ha.stop(ha.daemons["homeagent"]) == 0

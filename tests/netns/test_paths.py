@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from labs.car import CN, LFN
 from labs.namespaces import LabNode, missing
+from labs.vehicle import CN, LFN
 from tests.netns.support import CELLULAR_BID, LIMIT, PORT, WLAN_BID, Car, car_lab, home_bindings, socket_on
 
 pytestmark = [
@@ -148,7 +148,7 @@ def test_probes_take_their_own_tunnel_and_are_counted_exactly(measuring: Car) ->
     car = measuring
     settled(car)
     for router, bid, other in (("ar2", CELLULAR_BID, WLAN_BID), ("ar1", WLAN_BID, CELLULAR_BID)):
-        for direction, interface in (("in", "core"), ("out", "wwan" if router == "ar2" else "wlan")):
+        for direction, interface in (("in", "core"), ("out", "access")):
             before = paths(car.mobile())
             lose(car[router], f"iifname {interface} meta l4proto 41 numgen inc mod 8 == 0")
             time.sleep(4)

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from labs.car import CAR, LFN
+from labs.car import CAR
 from labs.namespaces import LabNode, NotInTime, missing
 from labs.runner import wait_for_addresses
+from labs.vehicle import LFN
 from tests.netns.flood import Tally, look
 from tests.netns.support import LIMIT, Car, car_lab, home_bindings, kernel_state, programs, socket_on
 

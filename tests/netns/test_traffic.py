@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from labs.car import CN, HOME_ADDRESS, HOME_AGENT, LFN
 from labs.namespaces import missing
+from labs.vehicle import CN, HOME_ADDRESS, HOME_AGENT, LFN
 from tests.netns.support import (
     IP_PMTUDISC_DO,
     IPV6_MTU_DISCOVER,

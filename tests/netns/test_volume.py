@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from labs.car import CN, VOICE_PORT
+from labs.car import VOICE_PORT
 from labs.namespaces import missing
 from labs.runner import wait_for_addresses
+from labs.vehicle import CN
 from tests.netns.support import CELLULAR_BID, LIMIT, WLAN_BID, Car, socket_on
 
 pytestmark = [
