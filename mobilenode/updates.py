@@ -96,9 +96,6 @@ def fit_flows(
         named = {flow.fid for flow in flows}
         return replace(base, flows=flows, kept=(*kept, *sorted(waiting - named)))
 
-    result = candidate(full)
-    if not full or _size(settings, result) <= MINIMUM_MTU:
-        return result
     result = candidate(())
     for flow in full:
         attempt = candidate((*stated, flow))

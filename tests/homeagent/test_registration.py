@@ -8,36 +8,23 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from homeagent.engine import HomeAgent
-from homeagent.settings import HomeAgentSettings, NodeSettings
+from homeagent.settings import NodeSettings
 from mip6 import actions, events
-from mip6.auth import Algorithm, SecurityAssociation, ntp_timestamp
-from mip6.headers import build_packet, parse_packet
-from mip6.messages import (
-    BindingError,
-    BindingRevocationAcknowledgement,
-    BindingRevocationIndication,
-    BindingUpdate,
-    HomeTestInit,
-    encode_message,
-)
-from mip6.numbers import AckFlag, BindingStatus, RevocationFlag, UpdateFlag
+from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import (
     AlternateCareOfAddress,
     BindingIdentifier,
     BindingRefreshAdvice,
     MalformedOption,
-    MessageIdentification,
     MobileNetworkPrefix,
     NonceIndices,
 )
 from tests.homeagent.support import (
-    AHR,
     AHRO,
     CELLULAR,
     HA,
     HOME,
     HOST,
-    KEY256,
     PREFIX,
     ROUTER,
     SETTINGS,
@@ -230,61 +217,6 @@ def test_home_address_outside_the_home_prefix() -> None:
     assert Script(replace(SETTINGS, nodes=(node,)), node).update(bid(1, WLAN)).status == S.ACCEPTED
 
 
-def test_authentication() -> None:
-    script = Script()
-    assert script.update(bid(1, WLAN), association=KEY256).status == S.ACCEPTED
-    forged = SecurityAssociation(4096, Algorithm.HMAC_SHA1, bytes(16))
-    script.give(script.packet(bid(2, CELLULAR), association=forged))
-    _, message = script.answer()
-    assert message.status == S.MIPV6_AUTH_FAIL  # type: ignore[attr-defined]
-    unknown = replace(KEY256, spi=9999)
-    assert script.silence(script.packet(bid(2, CELLULAR), association=unknown))
-    assert script.silence(script.packet(bid(2, CELLULAR), signed=False))
-    stranger = Script(node=replace(HOST, home_address=IPv6Address("2001:db8:100::99")))
-    assert stranger.silence(stranger.packet(bid(1, WLAN)))
-    assert script.bindings() == {1: str(WLAN)}
-
-
-def test_a_signed_update_cannot_be_moved_to_another_care_of_address() -> None:
-    script = Script()
-    packet = parse_packet(script.packet(bid(1, WLAN)))
-    script.give(build_packet(CELLULAR, HA, packet.payload, home_address=HOME))
-    assert script.answer()[1].status == S.MIPV6_AUTH_FAIL  # type: ignore[attr-defined]
-
-
-def test_timestamps() -> None:
-    script = Script()
-    assert script.update(bid(1, WLAN), stamp=0).status == S.MIPV6_MESG_ID_REQD
-    late = ntp_timestamp(script.now + WALL - 8)
-    ack = script.update(bid(1, WLAN), stamp=late)
-    assert ack.status == S.MIPV6_ID_MISMATCH
-    echoed = ack.find(MessageIdentification).timestamp
-    assert echoed & 0xFFFFFFFF == late & 0xFFFFFFFF
-    assert abs((echoed >> 32) - (ntp_timestamp(script.now + WALL) >> 32)) <= 1
-    packet = script.packet(bid(1, WLAN))
-    script.give(packet)
-    assert script.bindings() == {1: str(WLAN)}
-    script.give(packet)  # replayed
-    assert script.answer()[1].status == S.MIPV6_ID_MISMATCH  # type: ignore[attr-defined]
-
-
-def test_sequence_replay_protection_outlives_the_binding() -> None:
-    node = replace(ROUTER, replay="sequence")
-    script = Script(replace(SETTINGS, nodes=(node,)), node)
-    script.update(bid(1, WLAN), sequence=50, lifetime=8)
-    old = script.packet(bid(1, WLAN), sequence=50, lifetime=8)
-    script.pass_time(1000)
-    assert script.bindings() == {}
-    script.give(old)
-    assert script.answer()[1].status == S.SEQUENCE_NUMBER_OUT_OF_WINDOW  # type: ignore[attr-defined]
-
-
-def test_insecure_has_to_be_asked_for() -> None:
-    open_house = HomeAgentSettings(HA, SETTINGS.home_prefixes, insecure=True)
-    script = Script(open_house, HOST)
-    assert script.update(bid(1, WLAN), flags=U.ACKNOWLEDGE | U.HOME_REGISTRATION, signed=False).status == S.ACCEPTED
-
-
 def test_duplicate_address_detection_comes_before_the_first_acknowledgement() -> None:
     script = Script(replace(SETTINGS, home_link="home0"))
     assert script.silence(script.packet(bid(1, WLAN)))
@@ -306,95 +238,6 @@ def test_a_duplicate_on_the_home_link_ends_the_registration() -> None:
     script.give(script.packet(bid(1, WLAN)))
     script.seen = script.agent.handle(events.DuplicateAddressChecked(HOME, True), script.now)
     assert script.answer()[1].status == S.DUPLICATE_ADDRESS_DETECTION_FAILED  # type: ignore[attr-defined]
-    assert script.bindings() == {}
-
-
-def test_binding_error_for_unknown_messages_and_home_addresses() -> None:
-    script = Script()
-    mh = bytearray(encode_message(BindingUpdate(1, AHR, 0)))
-    mh[2] = 99
-    script.give(build_packet(WLAN, HA, bytes(mh), home_address=HOME))
-    _, error = script.answer()
-    assert isinstance(error, BindingError)
-    assert (error.status, error.home_address) == (2, HOME)
-    script.give(build_packet(WLAN, HA, HomeTestInit(bytes(8))))
-    assert isinstance(script.answer()[1], BindingError)
-    # data with a Home Address option: status 1 without a binding, delivered as from the home address with one
-    datagram = bytearray(build_packet(WLAN, HA, encode_message(BindingUpdate(1, AHR, 0)), home_address=HOME))
-    datagram[40] = 17
-    script.give(bytes(datagram))
-    _, error = script.answer()
-    assert isinstance(error, BindingError)
-    assert (error.status, error.home_address) == (1, HOME)
-    script.update(bid(1, WLAN))
-    (delivered,) = script.give(bytes(datagram))
-    assert isinstance(delivered, actions.DeliverLocally)
-    assert parse_packet(delivered.packet).source == HOME
-
-
-def test_header_mistakes_earn_a_parameter_problem_that_points_at_them() -> None:
-    script = Script()
-    mh = bytearray(encode_message(BindingUpdate(1, AHR, 0)))
-    mh[0] = 6
-    script.give(build_packet(WLAN, HA, bytes(mh), home_address=HOME))
-    (sent,) = script.seen
-    assert isinstance(sent, actions.SendPacket)
-    icmp = parse_packet(sent.packet)
-    assert icmp.checksum_is_right()
-    assert (icmp.payload[0], icmp.payload[1], int.from_bytes(icmp.payload[4:8], "big")) == (4, 0, 64)
-    mh = bytearray(encode_message(BindingUpdate(1, AHR, 0)))
-    mh[1] = 0
-    script.give(build_packet(WLAN, HA, bytes(mh[:8]), home_address=HOME))
-    (sent,) = script.seen
-    assert isinstance(sent, actions.SendPacket)
-    assert int.from_bytes(parse_packet(sent.packet).payload[4:8], "big") == 65
-    packet = bytearray(script.packet(bid(1, WLAN)))
-    packet[68] ^= 1  # checksum
-    assert script.silence(bytes(packet))
-    assert script.bindings() == {}
-
-
-def test_errors_are_rate_limited() -> None:
-    script = Script()
-    packet = build_packet(WLAN, HA, HomeTestInit(bytes(8)))
-    sent = sum(not script.silence(packet) for _ in range(100))
-    assert 10 <= sent <= 21  # 100 packets in one second: 10 at once and 10 a second
-
-
-def test_revocation() -> None:
-    script = Script()
-    script.update(bid(1, WLAN), bid(2, CELLULAR))
-    request = events.OperatorRequest("revoke", {"home_address": str(HOME), "bids": [2]})
-    script.seen = script.agent.handle(request, script.now)
-    packet, indication = script.answer()
-    assert isinstance(indication, BindingRevocationIndication)
-    assert (packet.destination, packet.routing_address) == (WLAN, HOME)
-    assert [one.bid for one in indication.find_all(BindingIdentifier)] == [2]
-    assert script.update(bid(2, CELLULAR)).status == S.ADMINISTRATIVELY_PROHIBITED
-    assert len([one for one in script.pass_time(1.5) if isinstance(one, actions.SendPacket)]) == 1  # repeated once
-    assert script.bindings() == {1: str(WLAN), 2: str(CELLULAR)}
-    answer = BindingRevocationAcknowledgement(0, indication.sequence, RevocationFlag(0))
-    assert script.silence(build_packet(WLAN, HA, answer, home_address=HOME))
-    assert 2 in script.bindings()  # not authentic
-    script.pass_time(3)
-    assert script.bindings() == {1: str(WLAN)}  # given up: removed all the same
-    with pytest.raises(ValueError, match="no binding with BID 2"):
-        script.agent.handle(request, script.now)
-
-
-def test_an_authentic_revocation_acknowledgement_ends_the_binding_at_once() -> None:
-    from mip6.auth import sign
-    from mip6.options import MobileNodeIdentifier
-
-    script = Script()
-    script.update(bid(1, WLAN))
-    request = events.OperatorRequest("revoke", {"home_address": str(HOME)})
-    script.seen = script.agent.handle(request, script.now)
-    _, indication = script.answer()
-    assert isinstance(indication, BindingRevocationIndication)
-    options = (MobileNodeIdentifier(1, b"mr@example.com"),)
-    answer = BindingRevocationAcknowledgement(0, indication.sequence, RevocationFlag(0), options)
-    script.give(build_packet(WLAN, HA, sign(answer, script.association, WLAN, HOME), home_address=HOME))
     assert script.bindings() == {}
 
 
