@@ -19,8 +19,7 @@ from mip6.options import (
     NatDetection,
 )
 from mobilenode.bindingupdatelist import PLAIN, FlowBinding, SentUpdate
-from mobilenode.plan import Mode
-from mobilenode.registration import Registration
+from mobilenode.registration import Mode, Registration
 
 ACCEPTED_BELOW = 128
 CLOCK_TOLERANCE = 2.0  # seconds: the answer has whole seconds only, and travelled

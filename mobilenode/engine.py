@@ -31,12 +31,12 @@ from mobilenode.balance import Balance, samples
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
 from mobilenode.movement import Way, care_of_addresses, home_link
-from mobilenode.plan import Goal, work
+from mobilenode.plan import work
 from mobilenode.policy import links_of
 from mobilenode.prefixdiscovery import PrefixDiscovery
 from mobilenode.reasons import explain_here
 from mobilenode.reception import Reception
-from mobilenode.registration import Registration
+from mobilenode.registration import Goal, Registration
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.volumes import Volume, Volumes
 

@@ -17,8 +17,7 @@ from datetime import tzinfo
 
 from mip6.actions import Action, Answer, Report
 from mip6.numbers import FlowStatus
-from mobilenode.plan import Goal, Mode
-from mobilenode.registration import Registration
+from mobilenode.registration import Goal, Mode, Registration
 from mobilenode.settings import FlowSettings, MobileNodeSettings
 
 Rules = tuple[FlowSettings, ...]

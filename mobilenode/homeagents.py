@@ -17,8 +17,7 @@ from mip6.actions import Action, Report, SendPacket
 from mip6.headers import SignallingPacket
 from mip6.icmp6 import HomeAgentDiscoveryReply, HomeAgentDiscoveryRequest, build_icmp6, home_agents_anycast
 from mobilenode.bindingupdatelist import SentUpdate, Update
-from mobilenode.plan import Goal
-from mobilenode.registration import SLOW_RETRY, SLOWEST_RETRY, Registration
+from mobilenode.registration import SLOW_RETRY, SLOWEST_RETRY, Goal, Registration
 from mobilenode.settings import MobileNodeSettings
 from mobilenode.updates import binding_update
 

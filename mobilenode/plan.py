@@ -8,30 +8,10 @@ always.
 
 from __future__ import annotations
 
-from enum import Enum, auto
-from typing import TYPE_CHECKING
-
 from mobilenode.bindingupdatelist import Binding, Update
+from mobilenode.registration import Goal, Mode, Registration
 from mobilenode.turns import TURN, subject
 from mobilenode.updates import fit_flows
-
-if TYPE_CHECKING:
-    from mobilenode.registration import Registration
-
-
-class Mode(Enum):
-    """How care-of addresses are registered; the home agent's statuses lower it (RFC 5648 §5)."""
-
-    BULK = auto()  # all in one Binding Update
-    INDIVIDUAL = auto()  # one BID per Binding Update (status 168)
-    PLAIN = auto()  # one care-of address without BID (status 166, or no BID option in the answer)
-
-
-class Goal(Enum):
-    """What the home agent is to hold in the end."""
-
-    REGISTERED = auto()
-    NOTHING = auto()  # at home, or shutting down
 
 
 def work(state: Registration, now: float) -> Update | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum, auto
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ from mobilenode.access import Access
 from mobilenode.bindingupdatelist import PLAIN, Binding, BindingUpdateList, FlowBinding, Held, SentUpdate
 from mobilenode.dualstack import JITTER, Ipv4Home, keepalive, needs_udp
 from mobilenode.movement import CareOfAddress, HomeLink, Source
-from mobilenode.plan import Goal, Mode
 from mobilenode.policy import Direction, resolve
 from mobilenode.settings import FlowSettings, MobileNodeSettings
 from mobilenode.turns import Parked, Subject
@@ -41,6 +41,21 @@ SLOWEST_RETRY = 600.0
 OF_THE_MOBILE_NODE = (
     "access", "care_of", "home", "goal", "wall_offset", "flows", "rules", "spent", "factors", "send_times",
 )  # fmt: skip
+
+
+class Mode(Enum):
+    """How care-of addresses are registered; the home agent's statuses lower it (RFC 5648 §5)."""
+
+    BULK = auto()  # all in one Binding Update
+    INDIVIDUAL = auto()  # one BID per Binding Update (status 168)
+    PLAIN = auto()  # one care-of address without BID (status 166, or no BID option in the answer)
+
+
+class Goal(Enum):
+    """What the home agent is to hold in the end."""
+
+    REGISTERED = auto()
+    NOTHING = auto()  # at home, or shutting down
 
 
 @dataclass(slots=True)

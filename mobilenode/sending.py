@@ -6,8 +6,8 @@ from mip6.actions import Action, Report, SendPacket
 from mip6.numbers import FlowStatus
 from mobilenode.bindingupdatelist import SentUpdate, Update
 from mobilenode.movement import SHORTEST_USE, Source
-from mobilenode.plan import Goal, one_by_one, work
-from mobilenode.registration import MAX_UPDATE_RATE, Registration
+from mobilenode.plan import one_by_one, work
+from mobilenode.registration import MAX_UPDATE_RATE, Goal, Registration
 from mobilenode.turns import TURN, Parked, subject
 from mobilenode.updates import binding_update
 

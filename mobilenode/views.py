@@ -23,9 +23,8 @@ from mip6.forwarding import (
 from mip6.probeflows import probe_rules
 from mip6.selectors import describe
 from mobilenode.movement import CareOfAddress
-from mobilenode.plan import Goal
 from mobilenode.policy import Direction, resolve
-from mobilenode.registration import Registration
+from mobilenode.registration import Goal, Registration
 from mobilenode.settings import FlowSettings, MobileNodeSettings
 
 RULE_PRIORITY = 1000  # in front of the kernel's own rules for main (32766)
