@@ -26,6 +26,7 @@ from labs.vehicle import CORRESPONDENT, MOBILE, Access, vehicle
 
 WLAN, CELLULAR = "WLAN", "cellular"
 CARRIER_LIMIT, SILENT_LIMIT = 20.0, 350.0  # milliseconds each way
+RESTART_LIMIT = 5_000.0  # the programs of eBPF go on meanwhile; a userspace data plane begins again with its daemon
 _TIMES = (1, 2, 3)
 
 _FIGURES = {"rate": 20_000_000, "emulated": True}
@@ -127,7 +128,7 @@ RECOVERY = Scenario(
             does=(Kill("ha", "homeagent"), Start("ha", "homeagent")),
             registered=_BOTH,
             on_link=_on(WLAN),
-            checks=(gap("probe", 15_000.0),),
+            checks=(gap("probe", RESTART_LIMIT),),
         ),
     ),
     story=__doc__,

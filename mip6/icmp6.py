@@ -10,7 +10,7 @@ from mip6.neighbourdiscovery import NEIGHBOUR_OPTIONS, NeighbourOption, PrefixIn
 from mip6.numbers import Icmp6Type, Protocol
 from mip6.wire import (
     ADDRESSES,
-    Declared,
+    Checked,
     FormError,
     bits,
     declared,
@@ -23,18 +23,12 @@ from mip6.wire import (
 HEADER = 4  # type, code, checksum
 
 
-class Icmp6Message(Declared):
+class Icmp6Message(Checked):
     """An ICMPv6 message of type TYPE; the fields stand behind type, code and checksum."""
 
     __slots__ = ()
     TYPE: ClassVar[int]
     SOURCE: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
-        """Raise ValueError when a field cannot be put on the wire."""
 
 
 @declared

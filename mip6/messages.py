@@ -31,7 +31,7 @@ from mip6.optionlist import decode_options, encode_options
 from mip6.options import Option
 from mip6.wire import (
     ADDRESSES,
-    Declared,
+    Checked,
     FormError,
     address,
     bits,
@@ -60,7 +60,7 @@ class TooLong(ValueError):
     """A message that no Mobility Header can hold."""
 
 
-class Message(Declared):
+class Message(Checked):
     """A message of type TYPE; KIND tells apart messages that share one. GAP octets stand before the options."""
 
     __slots__ = ()
@@ -69,12 +69,6 @@ class Message(Declared):
     SOURCE: ClassVar[str]
     GAP: ClassVar[int] = 0
     options: tuple[Option, ...]
-
-    def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
-        """Raise ValueError when a field cannot be put on the wire."""
 
     def find(self, kind: type[Any]) -> Any:
         """The first option of this class, or None."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 from mip6.headers import ipv6_header
 from mip6.numbers import Icmp6Type, NeighbourOptionType, Protocol
 from mip6.wire import (
-    Declared,
+    Checked,
     FormError,
     Tail,
     address,
@@ -30,18 +30,12 @@ HOP_LIMIT = 255  # any less, and the packet came through a router (RFC 4861 §6.
 HEADER = 4  # type, code, checksum
 
 
-class NeighbourOption(Declared):
+class NeighbourOption(Checked):
     """A neighbour discovery option."""
 
     __slots__ = ()
     NUMBER: ClassVar[int]
     SOURCE: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
-        """Raise ValueError when a field cannot be put on the wire."""
 
 
 @declared
@@ -129,7 +123,7 @@ NEIGHBOUR_OPTIONS: Tail = (read_options, write_options)
 
 
 @declared
-class RouterAdvertisement(Declared):
+class RouterAdvertisement(Checked):
     """A router advertisement behind type, code and checksum; `home_agent` is the H flag, `preference` RFC 4191's Prf.
 
     Lifetimes: the router's in seconds, reachable and retransmission times in milliseconds.
@@ -146,12 +140,6 @@ class RouterAdvertisement(Declared):
     reachable_time: int = bits(32, default=0)
     retransmission_time: int = bits(32, default=0)
     options: tuple[NeighbourOption, ...] = rest(NEIGHBOUR_OPTIONS, default=())
-
-    def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
-        """Raise ValueError when a field cannot be put on the wire."""
 
 
 def decode_router_advertisement(data: bytes) -> RouterAdvertisement:

@@ -26,7 +26,7 @@ from mip6.suboptions import (
     encode_suboptions,
 )
 from mip6.wire import (
-    Declared,
+    Checked,
     address,
     address4,
     bits,
@@ -41,7 +41,7 @@ from mip6.wire import (
 )
 
 
-class Option(Declared):
+class Option(Checked):
     """A mobility option. ALIGN is (n, y): its type octet stands at an offset of n * k + y from the Mobility Header."""
 
     __slots__ = ()
@@ -49,12 +49,6 @@ class Option(Declared):
     ALIGN: ClassVar[tuple[int, int]] = (1, 0)
     SOURCE: ClassVar[str]
     ENDS_MESSAGE: ClassVar[bool] = False  # nothing, not even padding, may follow (RFC 6275 §6.2.7, RFC 4285 §5)
-
-    def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
-        """Raise ValueError when a field cannot be put on the wire."""
 
 
 @declared

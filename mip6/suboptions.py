@@ -8,21 +8,15 @@ from typing import ClassVar
 
 from mip6.numbers import FlowAction, SubOptionType
 from mip6.selectors import TrafficSelector, decode_selector, encode_selector
-from mip6.wire import Declared, FormError, bits, declared, numbers_tail, octets_tail, optional_address_tail, rest
+from mip6.wire import Checked, FormError, bits, declared, numbers_tail, octets_tail, optional_address_tail, rest
 
 
-class SubOption(Declared):
+class SubOption(Checked):
     """A sub-option: type, length, data, like a mobility option."""
 
     __slots__ = ()
     NUMBER: ClassVar[int]
     SOURCE: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
-        """Raise ValueError when a field cannot be put on the wire."""
 
 
 @declared

@@ -206,6 +206,18 @@ class Declared:
         raise NotImplementedError
 
 
+class Checked(Declared):
+    """Base of those whose fields are checked when a value is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        self.check_fields()
+
+    def check_fields(self) -> None:
+        """Raise ValueError when a field cannot be put on the wire."""
+
+
 T = TypeVar("T")
 
 
