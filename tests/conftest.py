@@ -21,9 +21,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from labs.flows import Flow
 from labs.namespaces import Lab, missing
@@ -47,6 +49,32 @@ def lab() -> Iterator[MakeLab]:
             return labs.enter_context(Lab(topology, flows=flows))
 
         yield make
+
+
+TOGETHER = (
+    "tests/dataplane/test_fastpath.py",
+    "tests/labs/test_happenings.py",
+    "tests/netns/test_fastpath.py",
+    "tests/netns/test_flow_command.py",
+    "tests/netns/test_paths.py",
+    "tests/netns/test_traffic.py",
+)
+"""Files with a lab, or with loaded programs, for all their tests."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """With `--dist loadscope` a file that is to be kept together goes to one process, any other test to whichever is
+    free; the long ones first. (The groups of pytest-xdist 3.8 do nothing under pytest 9.2.)"""
+    return Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """What is handed out as a whole: by number of tests, the largest first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return file if file in TOGETHER else nodeid
 
 
 KERNEL_FEATURE = "kernel feature missing: "

@@ -38,7 +38,7 @@ from tests.dataplane.fastpath import (
 from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER4, WLAN, table, udp, udp4
 from tests.dataplane.test_tunnel import ip
 
-pytestmark = [pytest.mark.netns, pytest.mark.xdist_group("programs")]  # loaded once
+pytestmark = pytest.mark.netns
 
 TABLES, PACKETS = 500, 20  # packets of each table, three ways each
 SEED = int(os.environ.get("MIP6_SEED", "0")) or int.from_bytes(os.urandom(4), "big")

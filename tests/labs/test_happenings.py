@@ -96,7 +96,6 @@ def link_locals(lab: Lab, name: str) -> set[str]:
 
 
 @pytest.mark.netns
-@pytest.mark.xdist_group("happenings")
 @pytest.mark.skipif(bool(missing()), reason="; ".join(missing()))
 class TestInOneNetwork:
     def test_two_routers_on_one_link_and_one_of_them_withdraws(self, lab: Lab) -> None:

@@ -26,7 +26,6 @@ from tests.netns.support import (
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.xdist_group("fastpath"),  # one lab for all
     pytest.mark.skipif(bool(missing()), reason="; ".join(missing())),
 ]
 ROUTER_ON_LAN = "2001:db8:f00:1::1"

@@ -22,7 +22,6 @@ from tests.netns.support import CELLULAR_BID, LIMIT, WLAN_BID, Car, home_binding
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.xdist_group("flow_command"),  # one lab for all
     pytest.mark.skipif(bool(missing()), reason="; ".join(missing())),
 ]
 INTERVAL = 0.005  # seconds between packets each way

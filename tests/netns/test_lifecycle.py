@@ -139,7 +139,7 @@ def test_a_dead_home_agent_is_left_for_the_next(parked: Car) -> None:
     parked["ha"].start_daemon("homeagent")
     address = parked.home()["address"]
     parked["mr"].start_daemon("mobilenode", home_agent=["2001:db8:dead::1", address])
-    parked.lab.until(lambda: parked.mobile()["home_agent"] == address, 15, "the second home agent has its turn")
+    parked.lab.until(lambda: parked.mobile()["home_agent"] == address, LIMIT, "the second home agent has its turn")
     parked.until_registered()
     assert parked.echo(b"second") == b"second"
 

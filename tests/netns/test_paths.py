@@ -153,7 +153,6 @@ def traffic(car: Car) -> Iterator[tuple[Stream, Stream]]:
                 stream.stop()
 
 
-@pytest.mark.xdist_group("measuring")
 def test_probes_take_their_own_tunnel_and_are_counted_exactly(measuring: Car) -> None:
     """What the access router of one link loses, that path has lost, in that direction, and the other path nothing."""
     car = measuring
@@ -183,7 +182,6 @@ def test_probes_take_their_own_tunnel_and_are_counted_exactly(measuring: Car) ->
     assert car.mobile()["probes"] == car.home()["probes"] == {}
 
 
-@pytest.mark.xdist_group("measuring")
 def test_delays_are_measured_at_both_ends(measuring: Car) -> None:
     """At the home agent of the path that carries traffic: of an idle one it leaves that to the mobile router."""
     settled(measuring)

@@ -26,7 +26,6 @@ from tests.netns.support import (
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.xdist_group("traffic"),  # one lab for all
     pytest.mark.skipif(bool(missing()), reason="; ".join(missing())),
 ]
 ACCEPTED = "ACCEPTED (0)"  # a status as `mip6 decode` has it
