@@ -20,6 +20,7 @@ from mip6.options import (
     NonceIndices,
 )
 from tests.homeagent.support import (
+    AHR,
     AHRO,
     CELLULAR,
     HA,
