@@ -146,16 +146,30 @@ class EbpfDataPlane:
     def _grow(self, table: ForwardingTable) -> None:
         """The maps have no room for `table`: programs with more take their place."""
         full, counted = self._object, self._maps
-        self._object = load(nodes=2 * len(table.nodes))
-        self._maps = FastPathMaps(self._object.maps)
-        self._maps.set_devices(self._devices())
-        self._maps.set_table(table)
+        self._object, self._maps, nodes = self._with_room(table)
         if self._adopted or not self._waits:
             self._adopted = self._waits = False
             self._apply()
             self._before = _sum(self._before, counted.counters())
         full.close()
-        log.event("fast_path_grown", nodes=2 * len(table.nodes))
+        log.event("fast_path_grown", nodes=nodes)
+
+    def _with_room(self, table: ForwardingTable) -> tuple[Object, FastPathMaps, int]:
+        """Programs whose maps hold `table`, and for about how many nodes they have room: more where nodes are large."""
+        nodes = 2 * len(table.nodes)
+        while True:
+            loaded = load(nodes=nodes)
+            maps = FastPathMaps(loaded.maps)
+            maps.set_devices(self._devices())
+            try:
+                maps.set_table(table)
+            except LibbpfError as error:
+                loaded.close()
+                if error.errno != errno.E2BIG:
+                    raise
+                nodes *= 2
+            else:
+                return loaded, maps, nodes
 
     def _close_programs(self) -> None:
         self._object.close()
