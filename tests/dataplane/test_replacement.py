@@ -19,16 +19,22 @@ import pytest
 from mip6.dataplane import ebpf
 from mip6.dataplane.ebpf import EbpfDataPlane
 from mip6.dataplane.maps import OBJECT, load
+from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forward import Arrival
 from mip6.forwarding import Node, Tunnel
+from mip6.system.tun import Tun
 from tests.dataplane.fastpath import outer_packet
-from tests.dataplane.test_conformance import ebpf as plane
 from tests.dataplane.test_reference import AGENT, HOME, PEER, WLAN, table, udp
 from tests.dataplane.test_tunnel import far, until
 
 __all__ = ["far"]
 pytestmark = pytest.mark.netns
 PACKET = outer_packet(Arrival(WLAN, AGENT, 0), udp(src=str(HOME), dst=str(PEER)))
+
+
+def plane() -> EbpfDataPlane:
+    """Without the short cut, as a new process would make it."""
+    return EbpfDataPlane(UserspaceDataPlane(Tun("mip0", 1500), lambda _: None), "mip0", None, "off")
 
 
 class Stream:
