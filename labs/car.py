@@ -51,7 +51,7 @@ _WEB = Download("web", port=8081, window=8 * 1024, connections=6)
 _SHARES = {"wlan0": 4, "wwan0": 1}
 _EACH_ON_ITS_LINK = {"voice": CELLULAR, "probe": WLAN, "download": WLAN}
 _ALL_ON_CELLULAR = {"voice": CELLULAR, "probe": CELLULAR, "download": CELLULAR, "web": CELLULAR}
-_GAP_LIMIT = 300.0  # milliseconds, with what waits for the slower link in front
+_GAP_LIMIT = 200.0  # milliseconds
 _PATHS = {"hold": 0.3, "longest_hold": 0.3}  # the story is short
 _WEB_RULE = {"fid": 20, "name": "web", "protocol": "tcp", "source_port": _WEB.port, "share": _SHARES}
 

@@ -63,19 +63,22 @@ def registered_prefixes(settings: MobileNodeSettings, state: Registration) -> tu
 def forwarding_table(
     settings: MobileNodeSettings, state: Registration, path_mtus: Mapping[IPAddress, int], old: ForwardingTable
 ) -> ForwardingTable:
-    """The desired data plane; at home no tunnels. `path_mtus` are learned, of outer packets, by care-of address."""
+    """The desired data plane. At home no tunnels, but until the home agent has let go of the last binding what it still
+    sends through them is taken. `path_mtus` are learned, of outer packets, by care-of address."""
     before = old.nodes.get(settings.home_address)
-    sending = usable(state)
+    away = state.home is None
+    sending = usable(state) if away else {}
     tunnels: tuple[Tunnel, ...] = ()
     rules: tuple[FlowRule, ...] = ()
-    if state.home is None and state.home_agent is not None:
+    if state.home_agent is not None and (away or not state.cleared):
         known = _told(state, state.active())
         tunnels = tuple(
             _tunnel(settings, state, one, path_mtus.get(one.address, one.mtu), one.bid in sending) for one in known
         )
-        flows = resolve(state.rules, state.in_use(sending.values()), Direction.UP, state.factors)
-        rules = tuple(flow.rule() for flow in flows)
-        if settings.paths.probe:
+        if away:
+            flows = resolve(state.rules, state.in_use(sending.values()), Direction.UP, state.factors)
+            rules = tuple(flow.rule() for flow in flows)
+        if away and settings.paths.probe:
             bids = sorted(one.bid for one in known)
             rules = probe_rules(settings.home_address, state.home_agent, bids) + rules
     prefixes: tuple[IPNetwork, ...] = (*registered_prefixes(settings, state), *ipv4_networks(state))

@@ -223,12 +223,14 @@ def test_returning_home_and_leaving_again() -> None:
     sent = world.sent[-1]
     assert sent.update.lifetime == 0 and sent.packet.source == HOME and sent.packet.home_address is None
     assert sent.interface == "wlan0" and world.state() == "registering"
-    assert world.node().tunnels == ()
+    # what the home agent sends until it has heard of it is taken
+    assert [(one.bid, one.usable) for one in world.node().tunnels] == [(2, False)] and world.node().rules == ()
     kernel = world.engine.kernel_state()
     assert kernel.addresses == (LocalAddress(HOME, "wlan0"),) and not any(one.table == 254 for one in kernel.routes)
     assert not any(isinstance(one, AnnounceNeighbour) for one in world.actions)
     actions = world.answer()
     assert AnnounceNeighbour(HOME, "wlan0", True) in actions and world.state() == "at_home"
+    assert world.node().tunnels == ()
     home_again = replace(AT_HOME, addresses=(*AT_HOME.addresses, AddressState(HOME, 128)))
     world.links(home_again, BOTH[1])  # the home address on the link changes nothing
     world.run(1000)
