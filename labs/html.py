@@ -57,7 +57,7 @@ def page(scenario: Scenario, report: Report, picture: str) -> str:
 
 def _head(scenario: Scenario, report: Report) -> Iterator[str]:
     passed = sum(check.passed for check in report.checks)
-    said = f"{passed} of {len(report.checks)} checks passed" if report.error is None else report.error
+    said = f"{passed} of {len(report.checks)} checks" if report.error is None else report.error
     state = ("good", "passed") if report.passed else ("bad", "failed")
     yield f"<header><h1>{escape(scenario.name)}</h1>"
     yield f'<span class="verdict {state[0]}">{state[1]}: {escape(said)}</span>'
