@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from mip6.numbers import SelectorFormat
+from mip6.numbers import Protocol, SelectorFormat
 from mip6.wire import FormError
 
 Range = tuple[int, int]
@@ -196,13 +196,22 @@ def encode_selector(selector: TrafficSelector) -> bytes:
 
 
 def describe(selector: TrafficSelector) -> str:
-    """The conditions in one line, for people: `next_header 17, destination_port 5000-5010`."""
+    """The conditions in one line, in the words of the configuration: `destination_port 5000-5010, protocol udp`."""
     if isinstance(selector, UnknownSelector):
         return f"unknown format {selector.format}"
     parts = []
     for name, _ in _LAYOUTS[SelectorFormat.IPV6 if isinstance(selector, IPv6Selector) else SelectorFormat.IPV4].fields:
         span = getattr(selector, name)
         if span is not None:
-            first, last = span
-            parts.append(f"{name} {first}" if first == last else f"{name} {first}-{last}")
+            parts.append(_condition(name, *span))
     return ", ".join(parts) or "all"
+
+
+def _condition(name: str, first: Any, last: Any) -> str:
+    if name in ("next_header", "protocol"):
+        name = "protocol"
+        if first == last and first in list(Protocol):
+            return f"{name} {Protocol(first).name.lower()}"
+    if name in ("traffic_class", "ds_field") and not first & 3 and last & 3 == 3:  # whatever ECN says
+        name, first, last = "dscp", first >> 2, last >> 2
+    return f"{name} {first}" if first == last else f"{name} {first}-{last}"

@@ -29,7 +29,7 @@ from mip6.messages import (
 )
 from mip6.numbers import AckFlag, HeartbeatFlag, RevocationFlag, UpdateFlag
 from mip6.optionlist import decode_options, encode_options
-from mip6.selectors import IPv4Selector, IPv6Selector, encode_selector
+from mip6.selectors import IPv4Selector, IPv6Selector, describe, encode_selector
 from mip6.suboptions import BindingReference, TrafficSelectorSubOption
 from mip6.wire import FormError, internet_checksum
 
@@ -230,3 +230,10 @@ def test_values_that_do_not_fit_are_refused_when_made() -> None:
     ):
         with pytest.raises(ValueError):
             make()
+
+
+def test_a_selector_is_described_in_the_words_of_the_configuration() -> None:
+    voice = IPv6Selector(next_header=(17, 17), destination_port=(5000, 5010), traffic_class=(184, 187))
+    assert describe(voice) == "destination_port 5000-5010, dscp 46, protocol udp"
+    assert describe(IPv4Selector(protocol=(99, 99), ds_field=(1, 3))) == "ds_field 1-3, protocol 99"
+    assert describe(IPv6Selector()) == "all"

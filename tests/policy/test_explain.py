@@ -58,7 +58,7 @@ def test_the_mobile_node_tells_the_rule_the_link_and_the_rule_that_rests(network
     ]
     assert used(answer) == [2] and answer["rules"][1]["way"] == "wwan0, else wlan0"
     text = render(answer)
-    assert "rule voice (FID 10; next_header 17) decides: wwan0, else wlan0" in text
+    assert "rule voice (FID 10; protocol udp) decides: wwan0, else wlan0" in text
     assert "from the mobile node 2001:db8:100::5; the mobile node decides" in text
 
 
