@@ -28,7 +28,7 @@ RARE = 10  # times the idle interval
 MISSING = 1.5  # intervals without a probe of the leading end until the other end probes by itself
 OPINION = 0.25  # seconds between two probes of an idle path for the sake of its sisters
 CHANCE = 1 / 36000  # of a false alarm per probe: one in an hour at ten probes a second
-ENOUGH = 20  # probes of known fate, for a share of lost ones to mean something
+ENOUGH = 20  # probes of known fate, for their share of lost ones to mean all it says
 MOST_LOST = 12  # in a row are enough for any path
 LONG_SILENCE = 64  # lost probes, after which a silent far end is probed slowly
 NEVER = math.inf
@@ -238,8 +238,8 @@ class Path:
     def _enough(self) -> int:
         """How many probes lost in a row are no chance any more, given what the path loses anyway."""
         count, out, back = self.measurement.recent_loss()
-        share = out + back
-        if count < ENOUGH or share <= 0:
+        share = (out + back) * min(1.0, count / ENOUGH)  # a loss among few probes says less, but it says something
+        if share <= 0:
             return self.settings.lost
         if share >= 1:
             return MOST_LOST

@@ -195,6 +195,17 @@ def test_a_lossy_path_is_not_taken_for_dead(loss: float) -> None:
     assert detected is None or detected < 0.6
 
 
+@pytest.mark.parametrize("seed", [44, 121, 164, 247])
+def test_a_young_path_that_has_lost_a_probe_is_not_taken_for_dead_by_the_next_three(seed: int) -> None:
+    """Four seconds in which chance takes three in a row, before there are probes enough to know the path's loss."""
+    every = lines(2)
+    for line in every.values():
+        line.out.loss = line.back.loss = 0.1
+    world = World(every, seed=seed)
+    world.run(4)
+    assert not [one for one in world.since(0) if one[2] is D]
+
+
 def test_carrier_that_flaps_is_held_back_like_a_path_that_fails() -> None:
     world = running(World(lines()))
     world.detach(1)
