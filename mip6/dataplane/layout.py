@@ -14,7 +14,7 @@ from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node,
 from mip6.selectors import FLOW_LABEL_MASK, IPv4Selector, IPv6Selector, Range, TrafficSelector
 
 CHUNK = 448
-MAX_CHUNKS = 16
+MAX_CHUNKS = 22
 MAX_TUNNELS = 16
 NO_SLOT = 0xFF
 SETTINGS = struct.Struct("=IIII")
@@ -26,6 +26,7 @@ TUNNEL = struct.Struct(f"={ENDS.size}sQIIIHHHHB3x")
 RULE = struct.Struct("=BBBBHBBHHHHBBB5x")
 LABELS = struct.Struct("=IIII")
 SPAN = struct.Struct("=QQQQ")
+WEIGHTS = struct.Struct(f"={MAX_TUNNELS}H")
 COUNT = struct.Struct("=QQQQ")
 NUMBER = struct.Struct("=I")
 DROP = struct.Struct("=Q")
@@ -43,7 +44,7 @@ SIZES = {  # key and value of each map
 
 _FAMILY_BITS = 32
 _SPI, _FLOW_LABEL, _SOURCE, _DESTINATION, _PORTS = 1, 2, 4, 8, 16
-_SEND, _DROP, _USERSPACE = 0, 1, 2
+_SEND, _DROP, _USERSPACE, _SHARE = 0, 1, 2, 3
 _RAW, _OTHER, _AWAY = 1, 2, 4
 _UINT32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -123,8 +124,9 @@ def pack_rules(rules: tuple[FlowRule, ...], usable: tuple[int | None, ...]) -> l
             mask = found
             if not mask:
                 continue  # inactive
-        action = _USERSPACE if rule.unreachable else _DROP if rule.drop else _USERSPACE if rule.weights else _SEND
-        one = _pack_rule(rule.selector, action, mask)
+        weights = _pack_weights(rule, usable) if rule.weights else b""
+        action = _USERSPACE if rule.unreachable else _DROP if rule.drop else _SHARE if rule.weights else _SEND
+        one = _pack_rule(rule.selector, action, mask, weights)
         if one is None:
             continue  # matches nothing
         size += len(one)
@@ -137,8 +139,15 @@ def pack_rules(rules: tuple[FlowRule, ...], usable: tuple[int | None, ...]) -> l
     return chunks
 
 
+def _pack_weights(rule: FlowRule, usable: tuple[int | None, ...]) -> bytes:
+    """Of a rule that shares, by slot."""
+    given = dict(zip(rule.bids, rule.weights, strict=True))
+    weights = [0 if bid is None else given.get(bid, 0) for bid in usable]
+    return WEIGHTS.pack(*weights, *[0] * (MAX_TUNNELS - len(weights)))
+
+
 @lru_cache(maxsize=1 << 14)  # a fleet's nodes have much the same rules
-def _pack_rule(selector: TrafficSelector, action: int, mask: int) -> bytes | None:
+def _pack_rule(selector: TrafficSelector, action: int, mask: int, weights: bytes) -> bytes | None:
     """One rule with its parts, None when no packet can meet it."""
     if isinstance(selector, IPv6Selector):
         family, codepoint, protocol = 6, selector.traffic_class, selector.next_header
@@ -171,6 +180,7 @@ def _pack_rule(selector: TrafficSelector, action: int, mask: int) -> bytes | Non
     if min(ranges) < 0:
         return None
     slot = (mask & -mask).bit_length() - 1 if mask else 0
+    behind += weights
     return RULE.pack(RULE.size + len(behind), family, conditions, action, mask, *ranges, slot) + behind
 
 

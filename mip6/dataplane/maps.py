@@ -133,6 +133,10 @@ class FastPathMaps:
         self._head = table.end, table.eliminate_duplicates
         self._write_settings()
         self._set_agent([table.address.packed] if table.end is End.HOME_AGENT else [])
+        if first:  # versions begin anew: some were perhaps those of other rules
+            decisions = self.maps["decisions"]
+            keys = [NUMBER.pack(number) for number in range(decisions.max_entries)]
+            decisions.update_batch(keys, [bytes(decisions.value_size)] * len(keys))
         nodes = Nodes.of(table.nodes)
         changes = self._differences(nodes)
         for at in range(0, len(changes), _NODES_AT_ONCE):

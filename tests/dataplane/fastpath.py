@@ -22,6 +22,7 @@ PASSED, OK, SHOT, REDIRECTED = 0xFFFFFFFF, 0, 2, 7  # TC_ACT_*
 MAX_EXTENSIONS = 7  # that are skipped
 ANSWERED = {DropReason.NO_NODE, DropReason.HOP_LIMIT, DropReason.TOO_BIG}
 """What userspace has to answer, so that the fast path leaves it alone."""
+NOT_SENT = {DropReason.RULE, DropReason.NO_TUNNEL, DropReason.LOOP}
 HERE, THERE = "020000000001", "020000000009"
 
 
@@ -94,29 +95,31 @@ def outer_packet(outer: Arrival, inner: bytes) -> bytes:
     return start + bytes((outer.protocol, 64)) + outer.source.packed + outer.destination.packed + inner
 
 
-def wanted_out(table: ForwardingTable, packet: bytes) -> Outcome:
-    """What the reference says of a packet on the tunnel device, or that it is one to be passed on."""
-    verdict = encapsulate(Plain(table), packet, Memory(), 0, 0)
-    parsed = parse(packet)
-    if isinstance(verdict, Encapsulated) or verdict.reason in (
-        DropReason.RULE,
-        DropReason.NO_TUNNEL,
-        DropReason.LOOP,
-    ):
-        assert parsed is not None
-        node = Plain(table).owner(parsed.source if table.end is End.MOBILE_NODE else parsed.destination)
-        assert node is not None
-        unclear = parsed.fragment is not None or _extensions(packet) > MAX_EXTENSIONS
-        if unclear and pack_sending(node).rules:
-            return Outcome.passed(packet)  # the rule may be that of the first fragment; nothing is known of the ports
+def wanted_out(table: ForwardingTable, packet: bytes, memory: Memory) -> Outcome:
+    """What the reference says of a packet on the tunnel device, or that it is one to be passed on. `memory` is that of
+    what the programs decide."""
+    if _is_unclear(table, packet):
+        verdict = encapsulate(Plain(table), packet, Memory(), 0, 0)
+        if isinstance(verdict, Encapsulated) or verdict.reason in NOT_SENT:
+            return Outcome.passed(packet)
+    else:
+        verdict = encapsulate(Plain(table), packet, memory, 0, 0)
     if isinstance(verdict, Dropped):
         answered = verdict.reason in ANSWERED or (verdict.reason is DropReason.LOOP and _unclear(table, packet))
         return Outcome.passed(packet) if answered else Outcome(SHOT, packet, (verdict.reason,))
-    others = any(len(copy.packets) > 1 or not handled(copy.tunnel) for copy in verdict.copies)
-    if verdict.flow is not None or others:
-        return Outcome.passed(packet)  # shared; in outer fragments, over IPv4 or in UDP
+    if any(len(copy.packets) > 1 or not handled(copy.tunnel) for copy in verdict.copies):
+        return Outcome.passed(packet)  # in outer fragments, over IPv4 or in UDP
     failed = (DropReason.SEND_FAILED,) * (len(verdict.copies) - 1)
     return Outcome(REDIRECTED, verdict.copies[-1].packets[0], failed)
+
+
+def _is_unclear(table: ForwardingTable, packet: bytes) -> bool:
+    """Whether the rule may be that of the first fragment, or nothing is known of the ports: userspace is asked."""
+    parsed = parse(packet)
+    if parsed is None or not (parsed.fragment is not None or _extensions(packet) > MAX_EXTENSIONS):
+        return False
+    node = Plain(table).owner(parsed.source if table.end is End.MOBILE_NODE else parsed.destination)
+    return node is not None and bool(pack_sending(node).rules)
 
 
 def _unclear(table: ForwardingTable, packet: bytes) -> bool:
@@ -136,14 +139,14 @@ def _extensions(packet: bytes) -> int:
     return count
 
 
-def wanted_shortcut(table: ForwardingTable, packet: bytes) -> Outcome:
+def wanted_shortcut(table: ForwardingTable, packet: bytes, memory: Memory) -> Outcome:
     """The same at the served interface: what is not sent goes on to the stack as it is."""
     parsed = parse(packet)
     if parsed is None or parsed.hop_limit <= 1:
         return Outcome.passed(packet)
     if (packet[0] >> 4 == 6 and packet[6] == Protocol.HOP_BY_HOP) or (packet[0] >> 4 == 4 and packet[0] & 15 > 5):
         return Outcome.passed(packet)  # a router looks at these
-    wanted = wanted_out(table, one_hop_less(packet))
+    wanted = wanted_out(table, one_hop_less(packet), memory)
     return wanted if wanted.action == REDIRECTED else Outcome.passed(packet)
 
 

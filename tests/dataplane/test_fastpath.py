@@ -18,6 +18,7 @@ from pyroute2 import netns as namespaces
 from mip6.dataplane.interface import TunnelCounters
 from mip6.forward import Arrival
 from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, Tunnel
+from mip6.memory import Memory
 from mip6.selectors import IPv6Selector
 from tests.dataplane import random_packets
 from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
@@ -102,7 +103,7 @@ def _in(case: In, outcome: Outcome) -> None:
 
 
 def test_random_tables_and_packets(fast: FastPath) -> None:
-    random, held = Random(SEED), None
+    random, held, memory = Random(SEED), None, Memory()
     seen = dict.fromkeys((OK, PASSED, REDIRECTED, SHOT), 0)
     for number in range(TABLES):
         held = random_packets.table(random, held)
@@ -111,8 +112,8 @@ def test_random_tables_and_packets(fast: FastPath) -> None:
             where = f"MIP6_SEED={SEED}, table {number}: {held}"
             packet = random_packets.packet(random)
             for got, wanted in (
-                (fast.encapsulate(packet), wanted_out(held, packet)),
-                (fast.shortcut(packet), wanted_shortcut(held, packet)),
+                (fast.encapsulate(packet), wanted_out(held, packet, memory)),
+                (fast.shortcut(packet), wanted_shortcut(held, packet, memory)),
             ):
                 if got.counted != (DropReason.LOOP,) or wanted.action != PASSED:  # userspace would say the same
                     assert got == wanted, f"{where}\n{packet.hex()}"

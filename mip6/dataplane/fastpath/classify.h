@@ -33,11 +33,11 @@ static __always_inline void as_number(__u64 number[2], const struct address *add
 	number[1] = (__u64)bpf_ntohl(address->words[2]) << 32 | bpf_ntohl(address->words[3]);
 }
 
-static __always_inline void flow_of(struct flow *flow, const struct packet *packet, bool uplink)
+static __always_inline void flow_of(struct flow *flow, const struct decision *packet, bool uplink)
 {
 	flow->spi = packet->spi;
 	flow->flow_label = packet->flow_label;
-	flow->codepoint = packet->traffic_class >> 2;
+	flow->codepoint = packet->codepoint;
 	flow->protocol = packet->protocol;
 	flow->family = packet->family;
 	flow->absent = packet->absent;
@@ -128,27 +128,87 @@ __attribute__((noinline)) int search(struct chunk *chunk, struct flow *flow)
 	return -1;
 }
 
-/* The first rule that matches, of `count` chunks from number `first` on; NULL when none does. */
-static __always_inline struct rule *rule_for(__u32 version, __u32 first, __u32 count, struct flow *flow)
+/* Decide by the first rule that matches, of `count` chunks. Not static, as search(). */
+__attribute__((noinline)) int classify(struct decision *decision, __u32 count, __u32 uplink)
 {
-	struct chunk_key key = {.version = version};
+	struct chunk_key key = {};
+	struct flow flow;
 
-	for (__u32 i = 0; i < MAX_CHUNKS; i++) {
+	if (!decision)
+		return 0;
+	decision->action = NO_RULE;
+	decision->tick = 0;
+	flow_of(&flow, decision, uplink);
+	key.version = decision->version;
+	for (__u32 i = 0; i < MAX_CHUNKS && i < count; i++) {
+		struct weights *weights;
 		struct chunk *chunk;
+		struct rule *rule;
+		__u32 at;
 		int found;
 
-		if (i >= count)
-			break;
-		key.number = first + i;
+		key.number = decision->first + i;
 		chunk = bpf_map_lookup_elem(&rules, &key);
 		if (!chunk)
 			break;
-		found = search(chunk, flow);
-		if (found >= 0) {
-			__u32 at = found;
-
-			return part(chunk, &at, sizeof(struct rule));
+		found = search(chunk, &flow);
+		if (found < 0)
+			continue;
+		at = found;
+		rule = part(chunk, &at, sizeof(*rule));
+		if (!rule)
+			break;
+		decision->tunnels = rule->tunnels;
+		decision->slot = rule->slot;
+		decision->action = rule->action;
+		if (rule->action == SHARE) {
+			at = found + rule->size - sizeof(*weights);
+			weights = part(chunk, &at, sizeof(*weights));
+			if (weights)
+				decision->weights = *weights;
 		}
+		break;
 	}
-	return NULL;
+	return 0;
+}
+
+/* What the rules of a node say of a packet, or what it says of copies, in `count` chunks from number `first` on: as it was
+ * decided for the last packet that was alike. */
+static __always_inline struct decision *decide(const struct owner *owner, __u32 first, __u32 count,
+					       const struct packet *packet, bool uplink)
+{
+	const struct address *from = &packet->source, *to = &packet->destination;
+	__u32 ports = (__u32)packet->source_port << 16 | packet->destination_port;
+	__u64 mixed = ((__u64)from->words[2] << 32 | from->words[3]) + ((__u64)from->words[0] << 32 | from->words[1]);
+	struct decision *known;
+	__u32 number;
+
+	mixed *= 0x9e3779b97f4a7c15;
+	mixed ^= ((__u64)to->words[2] << 32 | to->words[3]) + ((__u64)to->words[0] << 32 | to->words[1]);
+	mixed ^= (__u64)ports << 16 | packet->protocol;
+	mixed *= 0x9e3779b97f4a7c15;
+	number = mixed >> 54;
+	known = bpf_map_lookup_elem(&decisions, &number);
+	if (!known)
+		return NULL;
+	if (known->version == owner->version && known->first == first && known->family == packet->family &&
+	    same(&known->source, from) && same(&known->destination, to) && known->protocol == packet->protocol &&
+	    known->source_port == packet->source_port && known->destination_port == packet->destination_port &&
+	    known->codepoint == packet->traffic_class >> 2 && known->flow_label == packet->flow_label &&
+	    known->spi == packet->spi && known->absent == packet->absent)
+		return known;
+	known->version = owner->version;
+	known->first = first;
+	known->family = packet->family;
+	known->source = *from;
+	known->destination = *to;
+	known->protocol = packet->protocol;
+	known->source_port = packet->source_port;
+	known->destination_port = packet->destination_port;
+	known->codepoint = packet->traffic_class >> 2;
+	known->flow_label = packet->flow_label;
+	known->spi = packet->spi;
+	known->absent = packet->absent;
+	classify(known, count, uplink);
+	return known;
 }

@@ -66,7 +66,7 @@ static __always_inline struct tunnel *tunnel_between(const struct owner *owner, 
 static __always_inline bool is_copied(struct __sk_buff *skb, __u32 at, const struct settings *set,
 				      const struct owner *owner, struct packet *packet)
 {
-	struct flow flow;
+	struct decision *decision;
 
 	if (!set->eliminate || !owner->copied)
 		return false;
@@ -74,8 +74,8 @@ static __always_inline bool is_copied(struct __sk_buff *skb, __u32 at, const str
 		return true;
 	if (packet->protocol == MOBILITY)
 		return false;
-	flow_of(&flow, packet, !set->uplink);
-	return rule_for(owner->version, MAX_CHUNKS, owner->copied, &flow);
+	decision = decide(owner, MAX_CHUNKS, owner->copied, packet, !set->uplink);
+	return !decision || decision->action != NO_RULE;
 }
 
 static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "classify.h"
+#include "sharing.h"
 
 #define OUTER_HOP_LIMIT 64
 #define IN4 2 /* AF_INET */
@@ -312,18 +312,25 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 	slot = owner->first;
 	mask = slot != NO_SLOT;
 	if (owner->chunks && packet.protocol != MOBILITY) { /* signalling is exempt from flow rules */
-		struct flow flow;
-		struct rule *rule;
+		struct decision *decision = decide(owner, 0, owner->chunks, &packet, set->uplink);
 
-		flow_of(&flow, &packet, set->uplink);
-		rule = rule_for(owner->version, 0, owner->chunks, &flow);
-		if (rule) {
-			if (rule->action == USERSPACE)
+		if (!decision)
+			return TC_ACT_UNSPEC;
+		switch (decision->action) {
+		case USERSPACE:
+			return TC_ACT_UNSPEC;
+		case DROP:
+			return refuse(shortcut, RULE);
+		case SEND:
+			mask = decision->tunnels;
+			slot = decision->slot;
+			break;
+		case SHARE:
+			if (decision->tick != bpf_jiffies64() &&
+			    !take_tunnel(decision, state, owner->tunnels, set->uplink))
 				return TC_ACT_UNSPEC;
-			if (rule->action == DROP)
-				return refuse(shortcut, RULE);
-			mask = rule->tunnels;
-			slot = rule->slot;
+			slot = decision->taken;
+			mask = 1;
 		}
 	}
 	if (!mask)

@@ -18,8 +18,10 @@
 #include <bpf/bpf_helpers.h>
 
 #define CHUNK 448     /* octets of rules under one key */
-#define MAX_CHUNKS 16 /* of a node: 64 rules of the largest size */
+#define MAX_CHUNKS 22 /* of a node: 64 rules of the largest size */
 #define MAX_TUNNELS 16
+#define DECISIONS 1024 /* remembered by each CPU */
+#define FLOWS 65536    /* shared ones, as mip6/memory.py */
 #define NO_SLOT 0xff
 #define HOPS 256 /* remembered; a power of two */
 #define ADDRESS_FAMILY_BITS 32
@@ -101,11 +103,11 @@ struct tunnel {
 };
 
 enum { SPI = 1, FLOW_LABEL = 2, SOURCE = 4, DESTINATION = 8, PORTS = 16 };
-enum { SEND, DROP, USERSPACE };
+enum { SEND, DROP, USERSPACE, SHARE, NO_RULE };
 
 /* A rule that may be chosen; inactive ones are left out. Ranges are first value and how many follow it, in host order.
  * Behind it stand, where the conditions say so, first SPI and flow label (struct labels, both or none), then source and
- * destination (struct span). A size of 0 ends a chunk before its end. */
+ * destination (struct span), last the weights of SHARE. A size of 0 ends a chunk before its end. */
 struct rule {
 	__u8 size; /* of all of it, in octets */
 	__u8 family;
@@ -132,6 +134,38 @@ struct labels {
 /* First and last address, upper half first; IPv4 in the lower one. */
 struct span {
 	__u64 first[2], last[2];
+};
+
+struct weights {
+	__u16 of[MAX_TUNNELS]; /* by slot */
+};
+
+/* What the rules of one version (0) or what it says of copies (MAX_CHUNKS: `first`) come to for packets that are alike in
+ * all that a rule can ask. A version never changes, so it need not be looked up again. Of one CPU. */
+struct decision {
+	struct address source, destination;
+	__u32 spi, flow_label;
+	__u16 source_port, destination_port;
+	__u8 codepoint, protocol, family, absent;
+	__u32 version;
+	__u16 tunnels; /* as in the rule */
+	__u8 first, action, slot;
+	__u8 taken; /* SHARE: the slot that this flow took in `tick` */
+	__u8 spare[6];
+	__u64 tick;
+	struct weights weights;
+};
+
+/* A flow of mip6/sharing.py. */
+struct shared_flow {
+	__u64 source[2], destination[2], upper;
+};
+
+/* The tunnel that it goes over, and when its last packet was seen, on CLOCK_BOOTTIME in nanoseconds. */
+struct choice {
+	__u64 seen;
+	__u32 bid;
+	__u32 spare;
 };
 
 struct count {
@@ -255,6 +289,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct routed);
 } ways SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DECISIONS);
+	__type(key, __u32);
+	__type(value, struct decision);
+} decisions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FLOWS);
+	__type(key, struct shared_flow);
+	__type(value, struct choice);
+} flows SEC(".maps");
 
 /* No program reads it: replacing its element waits until no program runs that began before. */
 struct {
