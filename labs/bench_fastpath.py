@@ -27,12 +27,14 @@ from labs.bench_tables import missed_rules, other_nodes
 from mip6.dataplane import choose
 from mip6.dataplane.libbpf import Map, Object
 from mip6.dataplane.maps import Devices, FastPathMaps, load
-from mip6.forwarding import End, ForwardingTable, Node, Tunnel
+from mip6.forwarding import End, FlowRule, ForwardingTable, Node, Tunnel
 from mip6.nodes import Nodes
+from mip6.selectors import IPv6Selector, TrafficSelector
 
 SOURCE = Path(__file__).with_suffix(".bpf.c")
 NODES, RULES = 100_000, 32
 RUNS, REPEATS, CHANGES = 200_000, 7, 500
+RESULTS = {"renew_alone": 0, "grow_and_shrink": 0, "encap_and_shrink": 7, "encap_and_decap": 0}  # TC_ACT_*
 COMMANDS = (
     "link set lo up",
     "link add eth0 address 02:00:00:00:00:01 type veth peer far0",
@@ -68,33 +70,52 @@ def _ipv6(source: str, destination: str, next_header: int, body: bytes) -> bytes
 
 
 def _per_packet() -> list[dict[str, Any]]:
-    """Nanoseconds to encapsulate and to decapsulate a packet of 64 octets.
+    """Nanoseconds to encapsulate and to decapsulate a packet of 64 octets: without rules, with rules of which the last
+    matches, with a rule that shares, and where duplicates are looked for.
 
     The second program decapsulates what the first encapsulated, so the inner packet goes from the home agent to the
     mobile router and is read as one from there: both ends of the tunnel and of the inner packet are the same two.
     """
-    agent, home = IPv6Address(HOME_AGENT), IPv6Address(HOME_ADDRESS)
-    there = Tunnel(1, agent, IPv6Address(CARE_OF))
-    back = replace(there, bid=2, local=there.remote, remote=there.local, usable=False)  # by it comes in what was sent
-    node = Node(home, (IPv6Network(MOBILE_NETWORK),), (there, back))
-    frame = bytes.fromhex("02000000000102000000000986dd")
-    frame += _ipv6(HOME_ADDRESS, str(home + 1), 17, bytes(24))
-    found: dict[str, list[float]] = {}
+    any_packet = IPv6Selector()
+    late = (*missed_rules(RULES - 1), FlowRule(RULES, RULES, any_packet, (1,)))
+    share = (FlowRule(1, 1, any_packet, (1, 2), weights=(1, 1)),)
     with _object() as loaded:
         maps = FastPathMaps(loaded.maps)
         maps.set_devices(Devices(tunnel=0))
-        maps.set_table(ForwardingTable(End.HOME_AGENT, agent, {home: node}))
-        for _ in range(REPEATS):
-            for name in ("grow_and_shrink", "encap_and_shrink", "encap_and_decap"):
-                run = loaded.programs[name].run(frame, RUNS, ifindex=socket.if_nametoindex("eth0"))
-                found.setdefault(name, []).append(run.nanoseconds)
-                if len(run.packet) != len(frame):
-                    raise RuntimeError(f"{name}: the packet has {len(run.packet)} octets afterwards, not {len(frame)}")
-    room, encap, both = (statistics.median(values) for values in found.values())
+        plain_out, plain_in = _measure(loaded, maps)
+        late_out, _ = _measure(loaded, maps, late)
+        share_out, _ = _measure(loaded, maps, share)
+        _, dedup_in = _measure(loaded, maps, copied=(any_packet,))
     return [
-        _row("ebpf_encap_ns", encap - room / 2, "ns"),
-        _row("ebpf_decap_ns", both - (encap - room / 2), "ns"),
+        _row("ebpf_encap_ns", plain_out, "ns"),
+        _row("ebpf_decap_ns", plain_in, "ns"),
+        _row("ebpf_encap_32_rules_ns", late_out, "ns"),
+        _row("ebpf_share_encap_ns", share_out, "ns"),
+        _row("ebpf_dedup_decap_ns", dedup_in, "ns"),
     ]
+
+
+def _measure(
+    loaded: Object, maps: FastPathMaps, rules: tuple[FlowRule, ...] = (), copied: tuple[TrafficSelector, ...] = ()
+) -> tuple[float, float]:
+    """Medians, for encapsulation and decapsulation with such rules. Each packet has a content of its own."""
+    agent, home = IPv6Address(HOME_AGENT), IPv6Address(HOME_ADDRESS)
+    there = Tunnel(1, agent, IPv6Address(CARE_OF))
+    back = replace(there, bid=2, local=there.remote, remote=there.local, usable=False)  # by it comes in what was sent
+    node = Node(home, (IPv6Network(MOBILE_NETWORK),), (there, back), rules, copied)
+    maps.set_table(ForwardingTable(End.HOME_AGENT, agent, {home: node}, eliminate_duplicates=bool(copied)))
+    frame = bytes.fromhex("02000000000102000000000986dd")
+    frame += _ipv6(HOME_ADDRESS, str(home + 1), 17, bytes(24))
+    found: dict[str, list[float]] = {}
+    for _ in range(REPEATS):
+        for name, wanted in RESULTS.items():
+            run = loaded.programs[name].run(frame, RUNS, ifindex=socket.if_nametoindex("eth0"))
+            found.setdefault(name, []).append(run.nanoseconds)
+            if (run.result, len(run.packet)) != (wanted, len(frame)):
+                raise RuntimeError(f"{name}: result {run.result}, {len(run.packet)} octets instead of {len(frame)}")
+    renew, *rest = (statistics.median(values) for values in found.values())
+    room, encap, both = (value - renew for value in rest)
+    return encap - room / 2, both - (encap - room / 2)
 
 
 def _large_table() -> list[dict[str, Any]]:
@@ -159,4 +180,5 @@ def measure() -> list[dict[str, Any]]:
 if __name__ == "__main__":
     for command in COMMANDS:
         subprocess.run(["ip", *command.split()], check=True)
+    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")  # else no route is found for the programs
     print(json.dumps(_per_packet() + _large_table()))

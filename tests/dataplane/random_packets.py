@@ -65,7 +65,7 @@ def _tunnels(random: Random, end: End) -> tuple[Tunnel, ...]:
 
 def _rule(random: Random) -> FlowRule:
     bids = tuple(random.sample(range(1, 20), random.choice([1, 1, 2, 5, 19])))
-    weights = tuple(random.randrange(3) for _ in bids) if random.random() < 0.1 else ()
+    weights = tuple(random.randrange(3) for _ in bids) if random.random() < 0.25 else ()
     return FlowRule(1, 1, _selector(random), bids, random.random() < 0.1, weights)
 
 
