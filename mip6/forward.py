@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mip6.duplicates import content_of
 from mip6.errors import Error, error_about, forwardable, largest
 from mip6.forwarding import DropReason, End, FlowRule, IPAddress, Node, Tunnel
 from mip6.lookup import Lookup
@@ -151,7 +150,7 @@ def decapsulate(lookup: Lookup, outer: Arrival, inner: bytes, memory: Memory, no
         return Dropped(DropReason.ECN)
     packet = inner[: parsed.length]
     copied = lookup.table.eliminate_duplicates and _is_copied(owner, parsed, uplink)
-    repeated = copied and memory.duplicates.is_duplicate(content_of(packet), mine[1].bid, now)
+    repeated = copied and memory.is_duplicate(packet, mine[1].bid, now)
     if ecn != parsed.traffic_class & 3:
         packet = _with_ecn(packet, ecn)
     delivered = Delivered(*mine, packet, copied)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address
 
-from mip6.duplicates import DuplicateFilter
+from mip6.duplicates import DuplicateFilter, content_of
 from mip6.forwarding import FlowRule, Tunnel
 from mip6.packet import Parsed
 from mip6.sharing import Flow, choose
@@ -103,3 +103,8 @@ class Memory:
         self.fragments = FragmentMemory()
         self.flows = FlowMemory()
         self.duplicates = DuplicateFilter()
+
+    def is_duplicate(self, packet: bytes, path: int, now: float) -> bool:
+        """Whether an n-cast inner packet that came at `now` over `path` (a BID) is to be dropped. To be asked once for
+        each."""
+        return self.duplicates.is_duplicate(content_of(packet), path, now)

@@ -21,7 +21,6 @@ from mip6.dataplane.offload import (
 )
 from mip6.dataplane.ordinary import FLOWS, PLAIN_IPV4, PORTS, TCP_HEADER, is_ordinary
 from mip6.dataplane.receive import TunnelReceiver, outer_fields
-from mip6.duplicates import content_of
 from mip6.forward import Arrival, Delivered, Dropped, decapsulate
 from mip6.forwarding import IPV6_HEADER, DropReason
 from mip6.memory import Memory
@@ -69,7 +68,7 @@ class Inbound:
         packets, sources, controls = receiver.packets, receiver.sources, receiver.controls
         protocol, addresses, length, base = receiver.places
         first, low = slice(VIRTIO_HEADER, VIRTIO_HEADER + 2), length + 1
-        is_duplicate = self._memory.duplicates.is_duplicate
+        is_duplicate = self._memory.is_duplicate
         for i, size in enumerate(receiver.receive()):
             view = packets[i]
             known = arrivals.get(join((sources[i], controls[i], view[first], view[protocol], view[addresses])))
@@ -87,12 +86,10 @@ class Inbound:
                     self._arrived(receiver, i, size, now)
                     continue
                 copied = seen
-                if copied:
-                    content = content_of(bytes(view[VIRTIO_HEADER : VIRTIO_HEADER + size]))
-                    if is_duplicate(content, known.bid, now):
-                        self._inside.drop(DropReason.DUPLICATE)
-                        counters.packets_duplicate += 1
-                        continue
+                if copied and is_duplicate(bytes(view[VIRTIO_HEADER : VIRTIO_HEADER + size]), known.bid, now):
+                    self._inside.drop(DropReason.DUPLICATE)
+                    counters.packets_duplicate += 1
+                    continue
             view[first] = known.head
             try:
                 write(fd, view[: VIRTIO_HEADER + size])
@@ -139,7 +136,7 @@ class Inbound:
             if seen is None:
                 return False
             copied = seen
-            if copied and self._memory.duplicates.is_duplicate(content_of(inner), known.bid, now):
+            if copied and self._memory.is_duplicate(inner, known.bid, now):
                 self._inside.drop(DropReason.DUPLICATE)
                 counters.packets_duplicate += 1
                 return True

@@ -17,7 +17,7 @@ CHUNK = 448
 MAX_CHUNKS = 22
 MAX_TUNNELS = 16
 NO_SLOT = 0xFF
-SETTINGS = struct.Struct("=IIII")
+SETTINGS = struct.Struct("=IIII16s")
 OWNER_KEY = struct.Struct("=II16s")
 OWNER = struct.Struct("=16sIIHBBBB2x")
 CHUNK_KEY = struct.Struct("=II")
@@ -27,7 +27,7 @@ RULE = struct.Struct("=BBBBHBBHHHHBBB5x")
 LABELS = struct.Struct("=IIII")
 SPAN = struct.Struct("=QQQQ")
 WEIGHTS = struct.Struct(f"={MAX_TUNNELS}H")
-COUNT = struct.Struct("=QQQQ")
+COUNT = struct.Struct("=QQQQQQ")
 NUMBER = struct.Struct("=I")
 DROP = struct.Struct("=Q")
 SIZES = {  # key and value of each map

@@ -345,6 +345,19 @@ class Program:
         """Let go; the kernel keeps the program where it is attached."""
         os.close(self.fd)
 
+    def ask(self, packet: bytes, mark: int) -> int:
+        """Its result for an Ethernet frame with this mark, by a test run of which nothing else is asked."""
+        before = SkBuff(mark=mark)
+        options = RunOptions(
+            sz=ctypes.sizeof(RunOptions),
+            data_in=ctypes.cast(c_char_p(packet), c_void_p),
+            data_size_in=len(packet),
+            ctx_in=ctypes.addressof(before),
+            ctx_size_in=ctypes.sizeof(before),
+        )
+        _call("bpf_prog_test_run_opts", self.fd, byref(options), about=f"program {self.name}")
+        return int(options.retval)
+
     def run(self, packet: bytes, repeat: int = 1, **context: int) -> Run:
         """BPF_PROG_TEST_RUN with an Ethernet frame; `context` sets fields of __sk_buff (gso_size, mark, ...)."""
         out, before, after = ctypes.create_string_buffer(1 << 16), SkBuff(**context), SkBuff()

@@ -19,6 +19,7 @@ by another object's when the tags differ (`libbpf.Program.tag`): the new object'
 from __future__ import annotations
 
 import errno
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,12 +195,13 @@ class FastPathMaps:
     # --- into the kernel --------------------------------------------------------------------------------------------
 
     def _write_settings(self) -> None:
-        if self._head is not None:
+        there = self.maps["settings"].lookup(_ZERO) or bytes(layout.SETTINGS.size)
+        uplink, _, _, eliminate, key = layout.SETTINGS.unpack(there)
+        if self._head is not None:  # adopted maps go on as they are until the first table
             uplink, eliminate = self._head[0] is End.MOBILE_NODE, self._head[1]
-        else:  # adopted maps go on as they are until the first table
-            there = self.maps["settings"].lookup(_ZERO) or bytes(layout.SETTINGS.size)
-            uplink, _, _, eliminate = layout.SETTINGS.unpack(there)
-        value = layout.SETTINGS.pack(uplink, self._devices.tunnel, self._devices.deliver, eliminate)
+        if not any(key):
+            key = os.urandom(len(key))
+        value = layout.SETTINGS.pack(uplink, self._devices.tunnel, self._devices.deliver, eliminate, key)
         self.maps["settings"].update(_ZERO, value)
 
     def _set_agent(self, agent: list[bytes]) -> None:

@@ -34,12 +34,12 @@ class UserspaceDataPlane:
     name = "userspace"
     outlives = False
 
-    def __init__(self, tun: Tun, on_path_mtu: OnPathMtu) -> None:
+    def __init__(self, tun: Tun, on_path_mtu: OnPathMtu, memory: Memory | None = None) -> None:
         self._on_path_mtu = on_path_mtu
         self._index = Index(End.HOME_AGENT, IPv6Address(0))
         self._inside = Inside(tun)
         self._senders = Senders(on_path_mtu, BUFFER)
-        memory = Memory()
+        memory = memory or Memory()
         self._out = Outbound(self._index, memory, self._inside, self._senders)
         self._in = Inbound(self._index, memory, self._inside)
         self._sockets: list[TunnelReceiver | socket.socket] = []

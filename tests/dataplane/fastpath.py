@@ -26,10 +26,10 @@ NOT_SENT = {DropReason.RULE, DropReason.NO_TUNNEL, DropReason.LOOP}
 HERE, THERE = "020000000001", "020000000009"
 
 
-def compile_object(directory: Path) -> Path:
-    """The object of the sources as they are now, with the test's own programs."""
+def compile_object(directory: Path, source: Path = SOURCE) -> Path:
+    """The object of the sources as they are now; those of the tests have programs and a clock of their own."""
     output = directory / "fastpath_test.bpf.o"
-    runpy.run_path(str(SOURCE.parents[2] / "setup.py"), run_name="build")["compile_fastpath"](SOURCE, output)
+    runpy.run_path(str(SOURCE.parents[2] / "setup.py"), run_name="build")["compile_fastpath"](source, output)
     return output
 
 
@@ -55,7 +55,14 @@ class FastPath:
         self.maps = FastPathMaps(self.loaded.maps)
         self.maps.set_devices(Devices(tunnel=0))  # copies fail
         self.device = device
+        self.now = 0.0
+        self.wait(1e6)
         self._drops = self.drops()
+
+    def wait(self, seconds: float) -> None:
+        """By the programs' clock, which stands still otherwise."""
+        self.now += seconds
+        self.loaded.maps["test_clock"].update(NUMBER.pack(0), int(self.now * 1e9).to_bytes(8, "little"))
 
     def close(self) -> None:
         self.loaded.close()
@@ -116,7 +123,7 @@ def wanted_out(table: ForwardingTable, packet: bytes, memory: Memory) -> Outcome
 def _is_unclear(table: ForwardingTable, packet: bytes) -> bool:
     """Whether the rule may be that of the first fragment, or nothing is known of the ports: userspace is asked."""
     parsed = parse(packet)
-    if parsed is None or not (parsed.fragment is not None or _extensions(packet) > MAX_EXTENSIONS):
+    if parsed is None or not _is_opaque(packet):
         return False
     node = Plain(table).owner(parsed.source if table.end is End.MOBILE_NODE else parsed.destination)
     return node is not None and bool(pack_sending(node).rules)
@@ -150,13 +157,15 @@ def wanted_shortcut(table: ForwardingTable, packet: bytes, memory: Memory) -> Ou
     return wanted if wanted.action == REDIRECTED else Outcome.passed(packet)
 
 
-def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes) -> Outcome:
-    verdict = decapsulate(Plain(table), outer, inner, Memory(), 0)
+def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes, memory: Memory) -> Outcome:
+    """What the reference says of a tunnel packet; `memory` is that of what the programs decide."""
     whole = outer_packet(outer, inner)
-    if isinstance(verdict, Delivered) and table.eliminate_duplicates:
-        unclear = _extensions(inner) > MAX_EXTENSIONS or _is_fragment(inner)
-        if verdict.first or (unclear and pack_sending(verdict.node).copied):
+    if table.eliminate_duplicates and _is_opaque(inner):
+        verdict = decapsulate(Plain(table), outer, inner, Memory(), 0)
+        if isinstance(verdict, Delivered) and pack_sending(verdict.node).copied:
             return Outcome.passed(whole)  # perhaps a duplicate
+    else:
+        verdict = decapsulate(Plain(table), outer, inner, memory, 0)
     if isinstance(verdict, Delivered):
         return Outcome(OK, verdict.packet)
     if verdict.reason is DropReason.UNKNOWN_OUTER_DESTINATION:  # somebody else's
@@ -164,9 +173,10 @@ def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes) -> Outcome:
     return Outcome(SHOT, whole, (verdict.reason,))
 
 
-def _is_fragment(packet: bytes) -> bool:
+def _is_opaque(packet: bytes) -> bool:
+    """Whether the programs cannot tell the ports: a fragment, or behind too many extension headers."""
     parsed = parse(packet)
-    return parsed is not None and parsed.fragment is not None
+    return parsed is not None and (parsed.fragment is not None or _extensions(packet) > MAX_EXTENSIONS)
 
 
 def one_hop_less(packet: bytes) -> bytes:

@@ -120,7 +120,7 @@ def test_random_tables_and_packets(fast: FastPath) -> None:
                 seen[got.action] += 1
             outer = arrival(random, held, packet)
             got = fast.decapsulate(outer, packet)
-            assert got == wanted_in(held, outer, packet), f"{where}\n{outer} {packet.hex()}"
+            assert got == wanted_in(held, outer, packet, memory), f"{where}\n{outer} {packet.hex()}"
             seen[got.action] += 1
     assert min(seen.values()) > TABLES // 4, seen  # each happens often
 
@@ -155,7 +155,7 @@ def test_outer_packets_cut_at_every_length(fast: FastPath, inner: bytes, protoco
     held, outer = table(), Arrival(WLAN, AGENT, 0, protocol)
     fast.maps.set_table(held)
     for length in range(len(inner)):
-        assert fast.decapsulate(outer, inner[:length]) == wanted_in(held, outer, inner[:length]), length
+        assert fast.decapsulate(outer, inner[:length]) == wanted_in(held, outer, inner[:length], Memory()), length
     whole = (6 << 28).to_bytes(4, "big") + len(inner).to_bytes(2, "big") + bytes((protocol, 64))
     whole += WLAN.packed + AGENT.packed + inner
     for length in range(1, len(whole)):
@@ -206,18 +206,6 @@ def test_what_is_for_others_is_left_alone(fast: FastPath) -> None:
     frame = bytes.fromhex("02000000aaaa 020000000009 86dd")  # not this machine's address
     for program, packet in (("decap_ingress", outer + inner), ("encap_ingress", udp())):
         assert fast.loaded.programs[program].run(frame + packet, ifindex=fast.device).result == PASSED
-
-
-def test_what_may_be_a_duplicate_is_left_to_userspace(fast: FastPath) -> None:
-    """Only that: the far end may n-cast to port 6000, as the table says."""
-    held = table()
-    copied = replace(held.nodes[HOME], copied=(IPv6Selector(source_port=(6000, 6000)),))
-    held = replace(held, eliminate_duplicates=True, nodes={HOME: copied})
-    for one, action in ((held, PASSED), (replace(held, eliminate_duplicates=False), OK), (held, PASSED)):
-        fast.maps.set_table(one)
-        for port, wanted in ((6000, action), (6001, OK)):
-            inner = udp(src=str(HOME), dst=str(AGENT), port=port)
-            assert fast.decapsulate(Arrival(WLAN, AGENT, 0), inner).action == wanted
 
 
 def test_a_packet_sees_the_old_rules_or_the_new_ones(fast: FastPath) -> None:

@@ -107,16 +107,16 @@ def test_who_adopts_the_maps_goes_on_with_the_counters(loaded: Object) -> None:
     FastPathMaps(loaded.maps).set_table(table())
     program = loaded.programs["encap_ingress"]
     counts = loaded.maps["counts"]
-    counts.update(NUMBER.pack(0), COUNT.pack(5, 500, 6, 600) + bytes(counts.value_size - COUNT.size))
+    counts.update(NUMBER.pack(0), COUNT.pack(5, 500, 6, 600, 4, 3) + bytes(counts.value_size - COUNT.size))
     again = Program.by_id(program.id)
     maps = FastPathMaps(again.maps())
-    assert maps.counters().tunnels == {(HOME, 1): TunnelCounters(5, 500, 6, 600)}
+    assert maps.counters().tunnels == {(HOME, 1): TunnelCounters(5, 500, 6, 600, 4, 3)}
     held = table(mtu=1400)
     other = Node(HOME + 1, (), (Tunnel(9, AGENT, CELL),))
     held = replace(held, nodes={**held.nodes, HOME + 1: other})
     maps.set_table(held)
     assert contents(maps) == fresh(held)
-    assert maps.counters().tunnels == {(HOME, 1): TunnelCounters(5, 500, 6, 600)}
+    assert maps.counters().tunnels == {(HOME, 1): TunnelCounters(5, 500, 6, 600, 4, 3)}
     maps.set_table(replace(held, nodes={HOME + 1: other}))
     assert maps.counters().tunnels == {}
     maps.close()

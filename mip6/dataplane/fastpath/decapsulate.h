@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "duplicates.h"
 #include "encapsulate.h"
 
 #define CONGESTION_EXPERIENCED 3
@@ -62,20 +63,24 @@ static __always_inline struct tunnel *tunnel_between(const struct owner *owner, 
 	return NULL;
 }
 
-/* Whether the far end may n-cast a packet, so that duplicates of it are to be found, which userspace does. */
-static __always_inline bool is_copied(struct __sk_buff *skb, __u32 at, const struct settings *set,
-				      const struct owner *owner, struct packet *packet)
+enum { ALONE, COPIED, UNCLEAR };
+
+/* Whether the far end may n-cast a packet, so that duplicates of it are to be found. */
+static __always_inline int is_copied(struct __sk_buff *skb, __u32 at, const struct settings *set,
+				     const struct owner *owner, struct packet *packet)
 {
 	struct decision *decision;
 
 	if (!set->eliminate || !owner->copied)
-		return false;
+		return ALONE;
 	if (!parse_upper(skb, at, packet))
-		return true;
+		return UNCLEAR;
 	if (packet->protocol == MOBILITY)
-		return false;
+		return ALONE;
 	decision = decide(owner, MAX_CHUNKS, owner->copied, packet, !set->uplink);
-	return !decision || decision->action != NO_RULE;
+	if (!decision)
+		return UNCLEAR;
+	return decision->action == NO_RULE ? ALONE : COPIED;
 }
 
 static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
@@ -91,7 +96,8 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 	struct count *count;
 	struct ends ends;
 	__u8 *header, expected, mark, version;
-	int ecn;
+	struct content content;
+	int ecn, copied;
 
 	if (!set || !state || skb->protocol != bpf_htons(ETH_P_IPV6) || skb->pkt_type || skb->vlan_present)
 		return TC_ACT_UNSPEC;
@@ -129,8 +135,19 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 	ecn = decapsulated_ecn(packet.traffic_class & 3, mark);
 	if (ecn < 0)
 		return drop(ECN);
-	if (is_copied(skb, inside, set, owner, &packet))
+	index = tunnel->counter;
+	count = bpf_map_lookup_elem(&counts, &index);
+	copied = is_copied(skb, inside, set, owner, &packet);
+	if (copied == UNCLEAR || !count)
 		return TC_ACT_UNSPEC;
+	if (copied == COPIED) {
+		if (!hash_content(skb, inside, packet.length, &content))
+			return TC_ACT_UNSPEC;
+		if (is_duplicate(&content, tunnel->bid, state->now)) {
+			count->packets_duplicate += segments ? segments : 1;
+			return drop(DUPLICATE);
+		}
+	}
 
 	if (packet.length < room && !skb->gso_size && bpf_skb_change_tail(skb, inside + packet.length, 0))
 		return TC_ACT_UNSPEC;
@@ -153,11 +170,9 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 		if (header)
 			set_ecn(header, packet.family, ecn);
 	}
-	index = tunnel->counter;
-	count = bpf_map_lookup_elem(&counts, &index);
-	if (count) {
-		count->packets_in += segments ? segments : 1;
-		count->bytes_in += packet.length;
-	}
+	count->packets_in += segments ? segments : 1;
+	count->bytes_in += packet.length;
+	if (copied == COPIED)
+		count->packets_first += segments ? segments : 1;
 	return set->deliver ? bpf_redirect(set->deliver, BPF_F_INGRESS) : TC_ACT_OK;
 }

@@ -22,6 +22,10 @@
 #define MAX_TUNNELS 16
 #define DECISIONS 1024 /* remembered by each CPU */
 #define FLOWS 65536    /* shared ones, as mip6/memory.py */
+#define BUCKETS 8192   /* of WAYS contents: as many as mip6/duplicates.py remembers; a power of two, as WAYS */
+#define WAYS 8
+#define PATHS 8	  /* of a content, which are counted */
+#define PIECE 128 /* octets that are hashed at once */
 #define NO_SLOT 0xff
 #define HOPS 256 /* remembered; a power of two */
 #define ADDRESS_FAMILY_BITS 32
@@ -57,6 +61,7 @@ struct settings {
 	__u32 tunnel;    /* interface index of the tunnel device */
 	__u32 deliver;   /* interface that decapsulated packets enter by; 0: the one they came by */
 	__u32 eliminate; /* duplicates of what a node's far end may n-cast */
+	__u64 key[2];    /* of what stands for a content; it stays while the maps do */
 };
 
 struct owner_key {
@@ -168,8 +173,35 @@ struct choice {
 	__u32 spare;
 };
 
+/* What stands for the content of an inner packet. */
+struct content {
+	__u64 halves[2];
+};
+
+/* Who brought a content how often; mip6/duplicates.py says what floor and mark are for. Until a path brings it a second
+ * time (`repeats`) they do not count. Times are on CLOCK_BOOTTIME in nanoseconds. */
+struct copies {
+	struct content content;
+	__u64 seen, delivered_at, marked_at;
+	__u32 delivered, floor, mark;
+	__u8 repeats, places, spare[2];
+	__u32 counts[PATHS];
+	__u16 paths[PATHS]; /* BIDs */
+};
+
+struct bucket {
+	struct bpf_spin_lock lock;
+	__u32 spare;
+	struct copies known[WAYS];
+};
+
+struct piece {
+	__u64 words[PIECE / 8];
+};
+
 struct count {
 	__u64 packets_out, bytes_out, packets_in, bytes_in;
+	__u64 packets_first, packets_duplicate; /* of what is n-cast */
 };
 
 struct ends {
@@ -303,6 +335,20 @@ struct {
 	__type(key, struct shared_flow);
 	__type(value, struct choice);
 } flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BUCKETS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct piece);
+} pieces SEC(".maps");
 
 /* No program reads it: replacing its element waits until no program runs that began before. */
 struct {

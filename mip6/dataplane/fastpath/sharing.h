@@ -120,7 +120,7 @@ __attribute__((noinline)) int take_tunnel(struct decision *decision, struct stat
 	expired(state, 0); /* sets the clock */
 	shared_flow_of(&flow, decision, uplink);
 	known = bpf_map_lookup_elem(&flows, &flow);
-	if (known && state->now - known->seen <= FLOW_IDLE)
+	if (known && (__s64)(state->now - known->seen) <= FLOW_IDLE)
 		slot = slot_of(decision, state, first, known->bid);
 	if (slot >= 0) {
 		known->seen = state->now;
