@@ -53,8 +53,8 @@ class EbpfDataPlane:
         shortcut: str = "auto",
     ) -> None:
         """Loads and attaches the programs. `memory` is that of `slow`. `access`: the names of a mobile node's links,
-        None at a home agent; `shortcut`: auto, on or off. LibbpfError when there is no object or the kernel refuses it, OSError when it
-        refuses to attach."""
+        None at a home agent; `shortcut`: auto, on or off. LibbpfError when there is no object or the kernel refuses it,
+        OSError when it refuses to attach."""
         self._slow, self._memory, self._device = slow, memory, device
         self._table: ForwardingTable | None = None
         with contextlib.ExitStack() as stack:
