@@ -8,7 +8,6 @@ from mip6.dataplane.attachments import Attachments
 from mip6.dataplane.ebpf import EbpfDataPlane
 from mip6.dataplane.interface import DataPlane, DataPlaneError, OnPathMtu
 from mip6.dataplane.libbpf import LibbpfError
-from mip6.dataplane.sharedmemory import SharedMemory
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU
 from mip6.system import log
@@ -30,13 +29,12 @@ def choose(
     """
     if kind not in ("auto", "ebpf", "userspace"):
         raise DataPlaneError(f"dataplane {kind!r}: expected auto, ebpf or userspace")
-    memory = SharedMemory()
-    slow = UserspaceDataPlane(Tun(device, max(mtu - IPV6_HEADER, MINIMUM_MTU)), on_path_mtu, memory)
+    slow = UserspaceDataPlane(Tun(device, max(mtu - IPV6_HEADER, MINIMUM_MTU)), on_path_mtu)
     if kind == "userspace":
         _remove_programs(device)
         return slow
     try:
-        fast = EbpfDataPlane(slow, memory, device, access, shortcut)
+        fast = EbpfDataPlane(slow, device, access, shortcut)
     except (LibbpfError, OSError) as error:
         if kind == "ebpf":
             raise DataPlaneError(f'dataplane = "ebpf", but {error}') from error

@@ -23,7 +23,7 @@ from mip6.dataplane.attachments import Attachments
 from mip6.dataplane.interface import Counters, TunnelCounters
 from mip6.dataplane.libbpf import LibbpfError, Map, Object, Program
 from mip6.dataplane.maps import OBJECT, Devices, FastPathMaps, load
-from mip6.dataplane.sharedmemory import ELIMINATE, SharedMemory
+from mip6.dataplane.sharedmemory import ELIMINATE
 from mip6.dataplane.shortcut import ShortCut, Way
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forwarding import DropReason, ForwardingTable
@@ -45,17 +45,12 @@ class EbpfDataPlane:
     outlives = True
 
     def __init__(
-        self,
-        slow: UserspaceDataPlane,
-        memory: SharedMemory,
-        device: str,
-        access: Collection[str] | None = None,
-        shortcut: str = "auto",
+        self, slow: UserspaceDataPlane, device: str, access: Collection[str] | None = None, shortcut: str = "auto"
     ) -> None:
-        """Loads and attaches the programs. `memory` is that of `slow`. `access`: the names of a mobile node's links,
-        None at a home agent; `shortcut`: auto, on or off. LibbpfError when there is no object or the kernel refuses it,
-        OSError when it refuses to attach."""
-        self._slow, self._memory, self._device = slow, memory, device
+        """Loads and attaches the programs. `access`: the names of a mobile node's links, None at a home agent;
+        `shortcut`: auto, on or off. LibbpfError when there is no object or the kernel refuses it, OSError when it
+        refuses to attach."""
+        self._slow, self._device = slow, device
         self._table: ForwardingTable | None = None
         with contextlib.ExitStack() as stack:
             self._attachments = Attachments(device, access)
@@ -65,7 +60,7 @@ class EbpfDataPlane:
             self._object, self._old = _load(running)
             self._adopted = self._waits and self._old is None
             stack.callback(self._close_programs)
-            memory.program = self._object.programs[ELIMINATE]
+            slow.memory.program = self._object.programs[ELIMINATE]
             self._maps = FastPathMaps(self._object.maps)
             self._before = Counters()  # of programs that ours have taken the place of
             self._shortcut = ShortCut(shortcut, device)
@@ -158,7 +153,7 @@ class EbpfDataPlane:
             self._adopted = self._waits = False
             self._apply()
             self._before = _sum(self._before, counted.counters())
-        self._memory.program = self._object.programs[ELIMINATE]
+        self._slow.memory.program = self._object.programs[ELIMINATE]
         full.close()
         log.event("fast_path_grown", nodes=nodes)
 
@@ -180,7 +175,7 @@ class EbpfDataPlane:
                 return loaded, maps, nodes
 
     def _close_programs(self) -> None:
-        self._memory.program = None
+        self._slow.memory.program = None
         self._object.close()
         for one in (self._old or {}).values():
             one.close()

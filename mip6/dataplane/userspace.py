@@ -15,8 +15,8 @@ from mip6.dataplane.interface import Counters, OnPathMtu
 from mip6.dataplane.outbound import BATCH, Outbound
 from mip6.dataplane.receive import TunnelReceiver
 from mip6.dataplane.send import Senders
+from mip6.dataplane.sharedmemory import SharedMemory
 from mip6.forwarding import IPV4_HEADER, End, ForwardingTable
-from mip6.memory import Memory
 from mip6.numbers import Icmp6Type, IcmpType, Protocol
 from mip6.pathmtu import path_mtu_changed, relayed_too_big
 from mip6.system.tun import Tun
@@ -34,14 +34,14 @@ class UserspaceDataPlane:
     name = "userspace"
     outlives = False
 
-    def __init__(self, tun: Tun, on_path_mtu: OnPathMtu, memory: Memory | None = None) -> None:
+    def __init__(self, tun: Tun, on_path_mtu: OnPathMtu) -> None:
         self._on_path_mtu = on_path_mtu
         self._index = Index(End.HOME_AGENT, IPv6Address(0))
         self._inside = Inside(tun)
         self._senders = Senders(on_path_mtu, BUFFER)
-        memory = memory or Memory()
-        self._out = Outbound(self._index, memory, self._inside, self._senders)
-        self._in = Inbound(self._index, memory, self._inside)
+        self.memory = SharedMemory()
+        self._out = Outbound(self._index, self.memory, self._inside, self._senders)
+        self._in = Inbound(self._index, self.memory, self._inside)
         self._sockets: list[TunnelReceiver | socket.socket] = []
 
     # --- life -------------------------------------------------------------------------------------------------------

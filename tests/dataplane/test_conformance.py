@@ -14,7 +14,6 @@ import pytest
 from mip6.dataplane.ebpf import EbpfDataPlane
 from mip6.dataplane.index import Index
 from mip6.dataplane.interface import DataPlane
-from mip6.dataplane.sharedmemory import SharedMemory
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
 from mip6.forwarding import DropReason, ForwardingTable
@@ -67,8 +66,7 @@ def userspace() -> DataPlane:
 def ebpf() -> DataPlane:
     """Without the short cut, so that what is delivered is seen at the tunnel device."""
     Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")  # as on every home agent: programs ask the routes
-    memory = SharedMemory()
-    return EbpfDataPlane(UserspaceDataPlane(Tun("mip0", 1500), lambda _: None, memory), memory, "mip0", None, "off")
+    return EbpfDataPlane(UserspaceDataPlane(Tun("mip0", 1500), lambda _: None), "mip0", None, "off")
 
 
 @pytest.mark.netns
