@@ -44,8 +44,8 @@ ROUTES = (
 )
 LOSS_ALLOWED = 0.01
 TRIAL = 0.4  # seconds of one rate
-STEPS = 6  # of a search: the last one is a sixty-fourth of where it began
-REPEATS, SHORT_REPEATS = 5, 11  # rounds; of measurements that mostly take one trial
+STEPS = 6  # of a search: to a sixty-fourth of what arrives
+REPEATS, SHORT_REPEATS = 5, 7  # rounds; of measurements that mostly take less than a second
 TCP_SECONDS = 1.5
 DELAY_SECONDS = 1.0
 SETTLE = 0.05  # seconds in which the queues empty themselves
@@ -129,13 +129,14 @@ class Network:
         return sent / elapsed, 1 - (self.arrived() - before) / (sent * copies)
 
     def packets_per_second(self, size: int, copies: int = 1) -> float:
-        """The highest rate of packets of `size` octets of which at most one in a hundred is lost, by bisection below
-        what the sender reaches without a limit. A rate is too high only if it loses twice: once may be the machine's
-        doing."""
+        """The highest rate of packets of `size` octets of which at most one in a hundred is lost, by bisection around
+        what arrives when the sender has no limit. A rate is too high only if it loses twice: once may be the machine's
+        doing. RuntimeError when every rate loses."""
         flood, lost = self.trial(size, 0, copies)
         if lost <= LOSS_ALLOWED:
             return flood
-        best, low, high = 0.0, flood * 0.3 * (1 - lost), flood
+        arrived = flood * (1 - lost)
+        best, low, high = 0.0, 0.4 * arrived, min(flood, 1.4 * arrived)
         for _ in range(STEPS):
             rate = (low + high) / 2
             for _ in range(2):
@@ -146,6 +147,8 @@ class Network:
                 best, low = max(best, reached), rate
             else:
                 high = rate
+        if not best:
+            raise RuntimeError(f"{self.name}: even {low:.0f} packets per second lose more than {LOSS_ALLOWED:.0%}")
         return best
 
     def tcp_gbps(self, *, down: bool) -> float:
