@@ -47,7 +47,8 @@ class Download:
 
     `window` is the receive buffer of each connection in octets. Together they are smaller than the queues of the links:
     with a plain tail-drop queue larger windows would have TCP fill the queue and drop other flows' packets, and that
-    loss would tell nothing about handoffs.
+    loss would tell nothing about handoffs. With `page`, in octets (whole chunks), a connection ends after so many and
+    the next takes its place: the page after it, by a new flow.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Download:
     connections: int = 1
     family: int = 6
     protocol: str = "tcp"
+    page: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:

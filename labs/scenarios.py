@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from labs.airport import AIRPORT
 from labs.ambulance import AMBULANCE
+from labs.balance import BALANCE
 from labs.car import CAR_SCENARIO
 from labs.house import HOUSE
 from labs.nat import BLOCKED, IPV4_APPS, NAT, REBIND
@@ -18,6 +19,7 @@ from labs.surgery import SURGERY
 _ALL = (
     CAR_SCENARIO,
     AIRPORT,
+    BALANCE,
     STATION,
     SURGERY,
     AMBULANCE,

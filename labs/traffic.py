@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ class Traffic:
         self.stopping = asyncio.Event()
         self.open = contextlib.ExitStack()
         self.files: list[BinaryIO] = []
+        self.served: Counter[str] = Counter()  # octets of the parts of downloads that have pages
         self.failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -112,7 +114,8 @@ class Traffic:
                             group.create_task(self._send(flow, sock))
                     elif not self.spec.server:
                         background += [
-                            group.create_task(self._download(flow, number)) for number in range(flow.connections)
+                            group.create_task((self._pages if flow.page else self._download)(flow, number))
+                            for number in range(flow.connections)
                         ]
                 ready_file(self.directory, self.spec.end).touch()
                 await self.stopping.wait()
@@ -142,8 +145,9 @@ class Traffic:
         for flow in self.spec.flows:
             if isinstance(flow, Download) and self.spec.server:
 
-                def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: Download = flow) -> None:
-                    serving.add(asyncio.create_task(self._serve(flow, writer)))
+                def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: Download = flow) -> None:
+                    served = self._serve_page(flow, reader, writer) if flow.page else self._serve(flow, writer)
+                    serving.add(asyncio.create_task(served))
 
                 servers.append(await asyncio.start_server(accept, self.spec.local[flow.family], flow.port))
         yield
@@ -218,6 +222,47 @@ class Traffic:
                 raise ValueError(f"{flow.name}: connection ended inside a chunk, after {total} octets") from end
         finally:
             writer.close()
+
+    async def _serve_page(self, flow: Download, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One page of the part whose number the far end says, or what there is time for."""
+        part = flow.parts[int.from_bytes(await reader.readexactly(4), "big")]
+        for _ in range(flow.page // CHUNK):
+            if self.stopping.is_set():
+                break
+            writer.write(content(self.served[part], CHUNK))
+            self.served[part] += CHUNK
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        with sent_file(self.directory, part, self.spec.end).open("ab") as records:
+            records.write(Record(self.served[part], 0, time.monotonic_ns()).encode())
+
+    async def _pages(self, flow: Download, number: int) -> None:
+        """Page after page, until one is not whole or the server has gone."""
+        records = self._append(received_file(self.directory, flow.parts[number], self.spec.end))
+        total, whole = 0, True
+        while whole:
+            sock = socket.socket(_FAMILIES[flow.family], socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, flow.window)
+            sock.setblocking(False)
+            sock.bind((self.spec.local[flow.family], 0))
+            try:
+                await asyncio.get_running_loop().sock_connect(sock, (self.spec.remote[flow.family], flow.port))
+            except ConnectionRefusedError:  # between two pages
+                sock.close()
+                return
+            reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
+            writer.write(number.to_bytes(4, "big"))
+            end = total + flow.page
+            while total < end and (data := await reader.read(CHUNK)):
+                while len(data) < CHUNK and (more := await reader.read(CHUNK - len(data))):
+                    data += more
+                if data != content(total, CHUNK):
+                    raise ValueError(f"{flow.name}: wrong content in the {CHUNK} octets from {total}")
+                total += CHUNK
+                records.write(Record(total, 0, time.monotonic_ns()).encode())
+            writer.close()
+            whole = total == end
 
     async def _flush(self) -> None:
         while True:

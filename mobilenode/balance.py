@@ -11,7 +11,7 @@ the best one can; a balanced rule multiplies its weights with it. Running flows 
   than what it carries. What was learned so doubles every `FORGET` seconds that pass without a queue.
 * The factors in force change only when they say something else: some link's share of new flows by a tenth, or to a
   third or three times of what it was; and not more often than every `HOLD` seconds. So they do not swing, and
-  downwards, where each change costs a Binding Update, there are six of these in a minute at most.
+  downwards, where each change costs a Binding Update, there are twelve of these in a minute at most.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mip6.events import LoadMeasured, PathMeasured
 from mobilenode.policy import BEST, Direction
 from mobilenode.settings import LinkSettings
 
-HOLD = {Direction.UP: 2.0, Direction.DOWN: 10.0}  # seconds between two changes of the factors
+HOLD = {Direction.UP: 2.0, Direction.DOWN: 5.0}  # seconds between two changes of the factors
 SMOOTHING = 3.0  # seconds, of the load
 QUEUE = 0.03  # seconds of one-way delay above the least: the link is full
 FORGET = 15.0  # seconds without a queue that double a capacity that was learned from one

@@ -236,6 +236,10 @@ class MobileNode:
             if bid not in before or before[bid].address != one.address:
                 fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
                 actions.append(Report("care-of address found", fields=fields))
+        for bid, one in after.items():
+            if one.leaving is not None and (bid not in before or before[bid].leaving is None):
+                fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
+                actions.append(Report("care-of address withdrawn", fields=fields))
         if actions:
             state.hold = None
             self._agents.links_changed(now)

@@ -8,7 +8,7 @@ asks for addresses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mip6.events import AddressState, LinkState, RouterState
@@ -18,6 +18,7 @@ from mobilenode.settings import LinkSettings, MobileNodeSettings
 BID_STEP = 100  # between the BIDs of one link's prefixes
 MAXIMUM_BID = 0xFFFF
 WORST_PRIORITY = 127  # RFC 6089 §4.1
+LEAVING = 2.0  # seconds that an address whose prefix or router was withdrawn stays registered, for what is under way
 SHORTEST_USE = 8.0  # seconds: two units of a Binding Update's lifetime, the first of which goes for asking
 
 
@@ -27,7 +28,8 @@ class CareOfAddress:
 
     `position` counts the prefixes of one link from 0. `mtu` is that of the path as far as it is known, in octets;
     `on_link` the prefix the address came from. `valid_until`, on the engine's clock, is when the address ends unless a
-    router renews it; None: never. `udp`: the home agent is asked to use UDP encapsulation whatever it finds.
+    router renews it; None: never. `udp`: the home agent is asked to use UDP encapsulation whatever it finds. One with
+    `leaving` is used for nothing any more; until then it stays registered, so that what is under way still arrives.
     """
 
     bid: int
@@ -41,6 +43,7 @@ class CareOfAddress:
     mtu: int
     valid_until: float | None = None
     udp: bool = False
+    leaving: float | None = None
 
     @property
     def signals_in_udp(self) -> bool:
@@ -51,9 +54,16 @@ class CareOfAddress:
         """Where its own Binding Updates leave."""
         return Source(self.address, self.link, self.signals_in_udp)
 
+    @property
+    def ends(self) -> float | None:
+        """When it is to be deregistered: so long before the address ends that this is of use, or when it has left."""
+        valid = None if self.valid_until is None else self.valid_until - SHORTEST_USE
+        return min((one for one in (valid, self.leaving) if one is not None), default=None)
+
     def ending(self, now: float) -> bool:
-        """Whether the address ends before a registration of it could be of use."""
-        return self.valid_until is not None and now >= self.valid_until - SHORTEST_USE
+        """Whether that is now."""
+        ends = self.ends
+        return ends is not None and now >= ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +164,20 @@ def care_of_addresses(
                     udp=way.udp,
                 )
             )
-    return tuple(one for one in found if not one.ending(now))
+    stay = tuple(one for one in found if not one.ending(now))
+    bids = {one.bid for one in stay}
+    leaving = [one for one in previous if stay and one.bid not in bids and _is_there(one, observed, chosen)]
+    left = (replace(one, leaving=now + LEAVING if one.leaving is None else one.leaving) for one in leaving)
+    return (*stay, *(one for one in left if not one.ending(now)))
+
+
+def _is_there(one: CareOfAddress, observed: Mapping[str, LinkState], chosen: Mapping[str, Way]) -> bool:
+    """Whether an address that is no care-of address any more still is one of its link. A router that is no default
+    router any more, or whose prefix is not preferred, forwards what comes, and delivers."""
+    link, way = observed.get(one.link), chosen.get(one.link)
+    if link is None or not link.up or (way is not None and isinstance(one.address, IPv6Address) != way.ipv6):
+        return False
+    return any(address.address == one.address and _valid(address) for address in link.addresses)
 
 
 def network(link: LinkState, settings: MobileNodeSettings, ipv6: bool) -> Network | None:

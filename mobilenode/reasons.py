@@ -107,7 +107,9 @@ def _unused(settings: MobileNodeSettings, state: Registration) -> dict[int, str]
             found[one.bid] = "the home agent refused its registration"
     in_use = {one.bid for one in state.in_use(sending.values())}
     for one in state.active():
-        if not state.settings.sends(one.link):
+        if one.leaving is not None:
+            found[one.bid] = "its prefix or router was withdrawn"
+        elif not state.settings.sends(one.link):
             found[one.bid] = "the link is receive-only"
         elif one.bid not in sending:
             found[one.bid] = "not yet acknowledged by the home agent"

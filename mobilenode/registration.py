@@ -156,9 +156,11 @@ class Registration:
         return tuple([one for one in ranked if one.bid in good] + last)
 
     def _good(self, among: Sequence[CareOfAddress]) -> frozenset[int]:
-        """The BIDs to use: of the best paths, those whose link's monthly volume is not used up, if there are any."""
-        good = best((one.bid for one in among), self.paths)
-        return frozenset(one.bid for one in among if one.bid in good and one.link not in self.spent) or good
+        """The BIDs to use: of the best paths, those whose link's monthly volume is not used up, if there are any; of a
+        care-of address that is leaving only where all are."""
+        staying = [one for one in among if one.leaving is None] or among
+        good = best((one.bid for one in staying), self.paths)
+        return frozenset(one.bid for one in staying if one.bid in good and one.link not in self.spent) or good
 
     def in_use(self, among: Iterable[CareOfAddress] | None = None) -> tuple[CareOfAddress, ...]:
         """Those (of `among`) that flows are given to: the ones whose paths are not held back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mip6.actions import Action, Report, SendPacket
 from mip6.numbers import FlowStatus
 from mobilenode.bindingupdatelist import SentUpdate, Update
-from mobilenode.movement import SHORTEST_USE, Source
+from mobilenode.movement import Source
 from mobilenode.plan import one_by_one, work
 from mobilenode.registration import MAX_UPDATE_RATE, Goal, Registration
 from mobilenode.turns import TURN, Parked, subject
@@ -87,7 +87,11 @@ def _drop_ending(state: Registration, now: float) -> list[Action]:
     ending = [one for one in state.care_of if one.ending(now)]
     state.care_of = tuple(one for one in state.care_of if one not in ending)
     return [
-        Report("care-of address ends", "warning", {"bid": one.bid, "care_of_address": str(one.address)})
+        Report(
+            "care-of address ends",
+            "info" if one.leaving else "warning",
+            {"bid": one.bid, "care_of_address": str(one.address)},
+        )
         for one in ending
     ]
 
@@ -104,9 +108,7 @@ def deadline(state: Registration) -> tuple[float, str] | None:
         if state.goal is Goal.REGISTERED and state.due is None and state.hold is None and state.active():
             times += [(one.refresh, "refresh") for one in state.update_list.held.values()]
     times += [(one.expires, "binding expires") for one in state.update_list.held.values()]
-    times += [
-        (one.valid_until - SHORTEST_USE, "care-of address ends") for one in state.care_of if one.valid_until is not None
-    ]
+    times += [(ends, "care-of address ends") for one in state.care_of if (ends := one.ends) is not None]
     return min(times, default=None)
 
 

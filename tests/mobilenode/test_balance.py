@@ -100,7 +100,7 @@ def test_either_direction_has_its_own() -> None:
 
 
 def test_small_changes_change_nothing_and_large_ones_not_too_often() -> None:
-    """A load that swings every three seconds: downwards six changes a minute are the most."""
+    """A load that swings every three seconds: each direction has its limit."""
     links = Links(KNOWN)
     links.run(5)
     [first] = links.changes
@@ -115,7 +115,7 @@ def test_small_changes_change_nothing_and_large_ones_not_too_often() -> None:
     assert way.factors()[DOWN] != {}
 
 
-def test_downwards_the_factors_rest_for_ten_seconds() -> None:
+def test_downwards_the_factors_rest_for_five_seconds() -> None:
     links, changed = Links(UNKNOWN), []
     seen: dict[str, int] = {}
     for second in range(120):

@@ -321,3 +321,41 @@ def test_an_address_whose_routers_have_withdrawn_is_left_while_another_has_its_o
 def test_until_a_router_is_heard_the_best_one_serves_all() -> None:
     both = one_link(RouterState(R1), RouterState(R2, 1))
     assert care_of(both) == {FIRST: (R2, 10), SECOND: (R2, 10)}
+
+
+def test_a_withdrawn_address_stays_registered_for_what_is_under_way_but_takes_nothing_new() -> None:
+    """Its router forwards until the home agent has heard of it: two seconds, then it is deregistered."""
+    both = one_link(RouterState(R1), RouterState(R2, 1), first=(R1,), second=(R2,))
+    world = World(with_flows(replace(VOICE, down=via("wlan0"))))
+    world.links(both)
+    world.answer()
+    assert [one.bid for one in world.node().tunnels] == [101, 1] and world.sent[-1].flows() == {10: (101,)}
+    withdrawn = one_link(RouterState(R1), first=(R1,), second=(R2,))
+    world.run(1.5)
+    world.links(withdrawn)
+    assert world.sent[-1].bids() == {1: FIRST, 101: SECOND} and world.sent[-1].flows() == {10: (1,)}
+    assert [one.bid for one in world.node().tunnels] == [1, 101] and world.node().rules[0].bids == (1,)
+    world.answer()
+    world.run(1.9)
+    world.links(withdrawn)  # seen again, which does not begin it anew
+    assert len(world.node().tunnels) == 2
+    world.run(0.2)
+    assert world.sent[-1].bids() == {1: FIRST} and [one.bid for one in world.node().tunnels] == [1]
+    world.answer()
+    world.links(withdrawn)
+    world.run(5)
+    assert world.sent[-1].bids() == {1: FIRST}
+    world.links(both)
+    assert world.sent[-1].bids() == {1: FIRST, 101: SECOND}
+
+
+def test_an_address_that_is_gone_or_the_only_one_does_not_linger() -> None:
+    both = one_link(RouterState(R1), RouterState(R2), first=(R1,), second=(R2,))
+    world = World()
+    world.links(both)
+    world.answer()
+    world.run(1.5)
+    world.links(replace(both, addresses=both.addresses[:1], routers=(RouterState(R1),)))
+    assert world.sent[-1].bids() == {1: FIRST}
+    world.links(replace(both, addresses=both.addresses[:1], routers=()))
+    assert world.state() == "no_link"

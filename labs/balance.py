@@ -1,0 +1,100 @@
+"""Lab `balance`: a coach between two terminals again; its passengers fetch page after page, each by a new connection.
+
+        cn               ha
+         |               |
+         +---- core -----+
+              /    \
+            ar1    ar2
+             |      |
+    terminal A      terminal B      two WLANs of 20 Mbit/s
+             |      |
+             +- mr -+               the coach
+                 |
+                lfn                 eight passengers
+
+Nobody tells the agents that terminal B becomes crowded, and then lossy. They measure it, at both ends of the tunnels,
+and new connections go by terminal A: one bad link must not make the whole slower than the good one alone. With fixed
+shares it would: sooner or later every passenger waits for a page that comes by terminal B.
+"""
+
+from __future__ import annotations
+
+from labs.actions import Carrier, Change
+from labs.checks import Judge, goodput, shared
+from labs.flows import Download
+from labs.scenario import Phase, Scenario
+from labs.vehicle import CORRESPONDENT, MOBILE, Access, vehicle
+
+A, B = "A", "B"
+
+_WLAN = {"rate": 20_000_000}
+_ACCESSES = (
+    Access(A, "ar1", "2001:db8:a", "wlan0", bid=1, priority=10, figures=_WLAN | {"emulated": True}),
+    Access(B, "ar2", "2001:db8:b", "wlan1", bid=2, priority=20, figures=_WLAN | {"emulated": True}),
+)
+_PAGES = Download("pages", port=8080, connections=8, page=256 * 1024)
+_BOTH = frozenset({1, 2})
+
+
+def _against_alone(at_least: float) -> Judge:
+    return goodput(("pages",), at_least=at_least, of="A alone", what="all pages together")
+
+
+def _change(says: str, **figures: object) -> tuple[Change]:
+    return (Change(B, says, figures, figures),)
+
+
+BALANCE = Scenario(
+    "balance",
+    "Two WLANs of which one becomes crowded, then lossy: new connections go by the other",
+    vehicle("balance", _ACCESSES, flow=[{"name": "pages", "protocol": "tcp", "balance": ["wlan0", "wlan1"]}]),
+    CORRESPONDENT,
+    MOBILE,
+    flows=(_PAGES,),
+    phases=(
+        Phase(
+            "both good",
+            "new connections go by either",
+            lasts=4.0,
+            registered=_BOTH,
+            checks=(_against_alone(1.5), shared("pages", (A, B), at_least=25)),
+        ),
+        Phase(
+            "B gets crowded",
+            "2 of its 20 Mbit/s are left for the coach",
+            lasts=8.0,
+            does=_change("B has 2 Mbit/s left", rate=2_000_000),
+            registered=_BOTH,
+        ),
+        Phase(
+            "B is crowded",
+            "the agents have measured its queue: most new connections go by A",
+            lasts=6.0,
+            registered=_BOTH,
+            checks=(_against_alone(1.0), shared("pages", (A,), at_least=80)),
+        ),
+        Phase(
+            "B gets lossy",
+            "terminal B has its 20 Mbit/s again, but loses 15 packets of 100 each way",
+            lasts=8.0,
+            does=_change("B loses 15 %", rate=20_000_000, loss=0.15),
+            registered=_BOTH,
+        ),
+        Phase(
+            "B is lossy",
+            "the agents have measured its loss",
+            lasts=6.0,
+            registered=_BOTH,
+            checks=(_against_alone(0.97), shared("pages", (A,), at_least=80)),
+        ),
+        Phase(
+            "A alone",
+            "terminal B is out of reach: what the good link alone is worth",
+            lasts=4.0,
+            does=(Carrier(B, up=False),),
+            registered=frozenset({1}),
+            on_link={"pages": A},
+        ),
+    ),
+    story=__doc__,
+)
