@@ -74,9 +74,9 @@ class LiveRules:
     def move(self, name: str, way: Mapping[str, Any]) -> LiveRules:
         """With a rule going another way: `way` has the keys of a rule that say which links."""
         old = self._find(name)
-        if not way or set(way) - {*WAYS, "last_resort"}:
+        if not way or set(way) - {*WAYS, "last_resort", "stay"}:
             raise ValueError(f"expected one of {', '.join(WAYS)}")
-        dropped = {*WAYS, *(("last_resort",) if "policy" in way or "drop" in way else ())}
+        dropped = {*WAYS, *(("last_resort", "stay") if "policy" in way or "drop" in way else ())}
         written = {key: value for key, value in old.written.items() if key not in dropped}
         new = _rule(name, {**written, **way}, live=True)
         return replace(self, rules=tuple(new if one is old else one for one in self.rules))

@@ -81,14 +81,19 @@ def links_of(usable: Iterable[CareOfAddress]) -> dict[str, int]:
 
 def pick(choice: Choice, bids: Mapping[str, int], factors: Mapping[str, int] = NO_FACTORS) -> Picked:
     """What `choice` comes to while the links of `bids` work; `factors` are those of `mobilenode.balance`."""
-    for tier in choice.tiers:
+    for number, tier in enumerate(choice.tiers):
         found = [member for member in tier if member.link in bids]
         if found:
             taken = tuple(bids[member.link] for member in found)
-            if choice.copy or len(found) == 1:
+            if choice.copy or (len(found) == 1 and not choice.stay):
                 return Picked(taken)
-            lead = taken[max(range(len(found)), key=lambda number: (found[number].weight, -number))]
-            return Picked(taken, _weights(found, factors if choice.balance else {}), lead=lead)
+            lead = taken[max(range(len(found)), key=lambda place: (found[place].weight, -place))]
+            weights = _weights(found, factors if choice.balance else {})
+            if choice.stay:  # no new flow goes to a worse tier, but those that are there are remembered
+                worse = [member.link for tier in choice.tiers[number + 1 :] for member in tier if member.link in bids]
+                others = tuple(bid for link in worse if (bid := bids[link]) not in taken)
+                taken, weights = taken + others, weights + (0,) * len(others)
+            return Picked(taken, weights, lead=lead)
     resort = choice.last_resort
     return Picked(drop=resort is not LastResort.DEFAULT, unreachable=resort is LastResort.UNREACHABLE)
 

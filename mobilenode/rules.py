@@ -155,11 +155,18 @@ class ChoiceTable(config.Table):
     copy_: list[LinkName] = Field(default_factory=list, alias="copy")
     share: Shares | None = None
     balance: Balanced | None = None
+    stay: config.Boolean = False
     last_resort: Annotated[str, config.choice(*LastResort, BLACKHOLE)] = LastResort.DEFAULT
 
     def ways(self) -> list[str]:
         """Which of the ways are used."""
         return [name for name in ("via", "copy_", "share", "balance") if getattr(self, name)]
+
+    @model_validator(mode="after")
+    def _stays_somewhere(self) -> ChoiceTable:
+        if self.stay and self.copy_:
+            raise ValueError("expected no stay where all links are used (copy)")
+        return self
 
     def resort(self) -> LastResort:
         """What its last resort comes to."""
@@ -226,8 +233,8 @@ class FlowTable(SelectorTable, ChoiceTable):
             raise ValueError(f"expected no {given[0].strip('_')} where both up and down are given")
         if self.drop and (self.up is not None or self.down is not None):
             raise ValueError("expected neither up nor down where drop is true")
-        if (self.policy or self.drop) and "last_resort" in self.model_fields_set:
-            raise ValueError(f"expected no last_resort: the {'policy has it' if self.policy else 'rule drops'}")
+        for name in {"last_resort", "stay"} & self.model_fields_set if self.policy or self.drop else ():
+            raise ValueError(f"expected no {name}: the {'policy has it' if self.policy else 'rule drops'}")
         if (self.from_ is None) != (self.to is None):
             raise ValueError("expected from and to together")
         return self
@@ -297,7 +304,7 @@ class Layers:
                 ways[name] = self._policy(mistakes, f"{key}.{name}", value)
             else:
                 names = self._known(mistakes, _indexed(f"{key}.{name}", value))
-                ways[name] = Choice(tuple((Member(one),) for one in names), last_resort=resort)
+                ways[name] = Choice(tuple((Member(one),) for one in names), stay=rule.stay, last_resort=resort)
                 if name == "up":
                     self._check_senders(mistakes, f"{key}.up", value)
         return ways["down"], None if ways["up"] == ways["down"] else ways["up"]
@@ -319,7 +326,7 @@ class Layers:
         resort = table.resort()
         if table.via:
             names = self._known(mistakes, _indexed(f"{key}.via", table.via))
-            return Choice(tuple((Member(name),) for name in names), last_resort=resort)
+            return Choice(tuple((Member(name),) for name in names), stay=table.stay, last_resort=resort)
         if table.copy_:
             names = self._known(mistakes, _indexed(f"{key}.copy", table.copy_))
             return Choice((tuple(Member(name) for name in names),), copy=True, last_resort=resort)
@@ -335,7 +342,7 @@ class Layers:
                 mistakes.add(f"{key}.members[{index}].link", f"{member.link} stands twice with this preference")
             tiers[member.preference][member.link] = member.weight
         members = tuple(tier for _, one in sorted(tiers.items()) if (tier := self._tier(one, balance)))
-        return Choice(members, balance=balance, last_resort=resort)
+        return Choice(members, balance=balance, stay=table.stay, last_resort=resort)
 
     def _tier(self, shares: Mapping[str, int | None], balance: bool) -> tuple[Member, ...]:
         """Without any weights they are the links' rates in Mbit/s, if all of these are known; else 1 each. Where the

@@ -74,7 +74,8 @@ class Member:
 class Choice:
     """Which links packets take: those of the first of `tiers` that has a working one; of several, each new flow is
     given one by weight, or, with `copy`, every packet goes over all (n-casting, RFC 6089 §5.3.6). With `balance` the
-    weights follow what the links carry and how well (`mobilenode.balance`).
+    weights follow what the links carry and how well (`mobilenode.balance`). With `stay` running flows stay where they
+    are when a link of a better tier comes back: only new ones take it.
 
     No tiers and DROP: a drop rule.
     """
@@ -82,6 +83,7 @@ class Choice:
     tiers: tuple[tuple[Member, ...], ...] = ()
     copy: bool = False
     balance: bool = False
+    stay: bool = False
     last_resort: LastResort = LastResort.DEFAULT
 
     def describe(self) -> str:
@@ -95,7 +97,7 @@ class Choice:
             tiers.append((" and " if self.copy else " + ").join(named))
         words = "copy to " if self.copy else "" if single else "balance " if self.balance else "share "
         resort = [] if self.last_resort is LastResort.DEFAULT else [str(self.last_resort)]
-        return words + ", else ".join([*tiers, *resort])
+        return words + ", else ".join([*tiers, *resort]) + (" (running flows stay)" if self.stay else "")
 
     def links(self) -> tuple[str, ...]:
         """All links it names, best first."""

@@ -27,6 +27,9 @@ VIDEO = FlowSettings(10, 10, "video", IPv6Selector(next_header=(17, 17)), share(
         (Choice(((Member("a"),), (Member("b", 2), Member("c", 5)))), {"b": 2, "c": 3}, Picked((2, 3), (2, 5), lead=3)),
         (Choice(((Member("a"),),), last_resort=LastResort.DROP), {"b": 2}, Picked(drop=True)),
         (Choice(last_resort=LastResort.DROP), {"a": 1}, Picked(drop=True)),
+        (replace(via("a", "b"), stay=True), {"a": 1, "b": 2}, Picked((1, 2), (1, 0), lead=1)),
+        (replace(via("a", "b"), stay=True), {"b": 2}, Picked((2,), (1,), lead=2)),
+        (replace(via("a"), stay=True), {}, Picked()),
     ],
 )
 def test_the_first_tier_with_a_working_link(choice: Choice, bids: dict[str, int], picked: Picked) -> None:

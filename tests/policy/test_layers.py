@@ -273,3 +273,14 @@ def test_a_link_is_probed_at_its_own_pace_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(file)
     assert any("link[0]: expected no probe_interval where probe is false" in one for one in caught.value.mistakes)
+
+
+def test_running_flows_may_stay(tmp_path: Path) -> None:
+    rule = only(tmp_path, 'via = ["wlan0", "wwan0"]\nstay = true')
+    assert rule.down == Choice(((Member("wlan0"),), (Member("wwan0"),)), stay=True)
+    assert rule.down.describe() == "wlan0, else wwan0 (running flows stay)"
+    for wrong, why in (
+        ('copy = ["wlan0", "wwan0"]\nstay = true', "expected no stay where all links are used (copy)"),
+        ('policy = "cheap"\nstay = true', "expected no stay: the policy has it"),
+    ):
+        assert any(one.startswith(f"flow[0]: {why}") for one in mistakes(tmp_path, wrong)), wrong

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from mip6.forward import Encapsulated, encapsulate
 from mip6.headers import parse_packet
+from mip6.lookup import Plain
+from mip6.memory import Memory
 from mip6.messages import decode_message
 from mip6.options import FlowIdentification
 from mip6.schedule import Schedule
 from mip6.selectors import IPv6Selector
 from mobilenode.settings import DROP, FlowSettings, copy, share, via
+from tests.dataplane.test_reference import udp
 from tests.sim.network import BOTH, FAIR, HOME, HOME_AGENT, MOBILE_NODE, NOON, PARTITION, Network, Weather, link
 
 VOICE, PING = MOBILE_NODE.flows
@@ -182,3 +186,34 @@ def test_a_clock_that_is_set_brings_the_night() -> None:
         network.jump_clock(at(3, 30) + 86400, home_agent=home_agent)
     network.run(1)
     assert here(network)[40] == ((1,), ()) and there(network) == OLD | {40: ((1,), ())}
+
+
+def test_running_flows_stay_on_a_link_when_a_better_one_is_back() -> None:
+    """At both ends: the flow that moved stays, a new one takes the better link."""
+    rule = replace(VOICE, down=replace(via("wlan0", "wwan0"), stay=True))
+    network = registered(Network(1, mobile_node=replace(MOBILE_NODE, flows=(rule,))))
+    ends = (network.mobile_node, network.home_agent)
+    memories = [Memory() for _ in ends]
+
+    def bid_of(port: int) -> list[int]:
+        """The tunnel that a packet of this flow takes now: upwards, and downwards."""
+        packets = (
+            udp(src=str(HOME), dst="2001:db8:c::1", port=port),
+            udp(src="2001:db8:c::1", dst=str(HOME), sport=port),
+        )
+        taken = []
+        for end, memory, packet in zip(ends, memories, packets, strict=True):
+            sent = encapsulate(Plain(end.forwarding_table()), packet, memory, 1, network.now)
+            assert isinstance(sent, Encapsulated)
+            taken.append(sent.copies[0].tunnel.bid)
+        return taken
+
+    assert bid_of(1) == [1, 1]
+    network.observe(BOTH[1])
+    network.run(2)
+    assert bid_of(1) == bid_of(2) == [2, 2]
+    network.observe(*BOTH)
+    network.run(5)
+    assert bid_of(1) == bid_of(2) == [2, 2] and bid_of(3) == [1, 1]
+    network.run(61)  # silence: what comes now counts as new
+    assert bid_of(1) == [1, 1]
