@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from homeagent.engine import HomeAgent
 from mip6.forward import Encapsulated, encapsulate
 from mip6.headers import parse_packet
 from mip6.lookup import Plain
@@ -16,6 +17,7 @@ from mip6.messages import decode_message
 from mip6.options import FlowIdentification
 from mip6.schedule import Schedule
 from mip6.selectors import IPv6Selector
+from mobilenode.engine import MobileNode
 from mobilenode.settings import DROP, FlowSettings, copy, share, via
 from tests.dataplane.test_reference import udp
 from tests.sim.network import BOTH, FAIR, HOME, HOME_AGENT, MOBILE_NODE, NOON, PARTITION, Network, Weather, link
@@ -192,7 +194,7 @@ def test_running_flows_stay_on_a_link_when_a_better_one_is_back() -> None:
     """At both ends: the flow that moved stays, a new one takes the better link."""
     rule = replace(VOICE, down=replace(via("wlan0", "wwan0"), stay=True))
     network = registered(Network(1, mobile_node=replace(MOBILE_NODE, flows=(rule,))))
-    ends = (network.mobile_node, network.home_agent)
+    ends: tuple[MobileNode | HomeAgent, ...] = (network.mobile_node, network.home_agent)
     memories = [Memory() for _ in ends]
 
     def bid_of(port: int) -> list[int]:
