@@ -29,6 +29,7 @@ ANYWHERE: Mapping[str, Callable[[], list[Row]]] = {
 }
 AS_ROOT: Mapping[str, Callable[[], list[Row]]] = {
     "tcp": bench_dataplane.tcp,
+    "udp": bench_dataplane.udp,
     "pps-64": partial(bench_dataplane.packets, 64),
     "pps-1200": partial(bench_dataplane.packets, 1200),
     "delay": bench_dataplane.delay,

@@ -108,6 +108,12 @@ def tcp() -> list[Row]:
     return rows + _rows("tcp_gbps_up", "Gbit/s", up)
 
 
+def udp() -> list[Row]:
+    """One TCP connection towards the vehicle, in tunnels inside UDP: over IPv4, and over IPv6 with checksums."""
+    with networks("plain", "ebpf_udp4", "ebpf_udp6") as made:
+        return _rows("tcp_gbps", "Gbit/s", in_turn(made, partial(Network.tcp_gbps, down=True)))[1:]
+
+
 def packets(size: int) -> list[Row]:
     """Packets of `size` octets per second."""
     with networks(*COMPARED) as made:

@@ -23,6 +23,7 @@ from typing import Self
 from labs.bench_traffic import DELAY_RATE
 
 HOME_AGENT, CARE_OF, CARE_OF_B = "2001:db8:2::1", "2001:db8:a::1", "2001:db8:b::1"
+HOME_AGENT4, CARE_OF4 = "192.0.2.65", "192.0.2.1"
 HOME_ADDRESS, MOBILE_NETWORK = "2001:db8:f00::1", "2001:db8:f00::/64"
 CORRESPONDENT, VEHICLE_NODE = "2001:db8:c::2", "2001:db8:f00::2"
 NODES = ("lfn", "mr", "core", "ha", "cn")
@@ -42,6 +43,14 @@ ROUTES = (
     ("core", f"{MOBILE_NETWORK} via {CARE_OF}"),
     ("core", f"2001:db8:c::/64 via {HOME_AGENT}"),
 )
+# path `a` in IPv4: node, interface, address
+ADDRESSES4 = (
+    ("mr", "core", CARE_OF4),
+    ("core", "mr", "192.0.2.2"),
+    ("core", "ha", "192.0.2.66"),
+    ("ha", "core", HOME_AGENT4),
+)
+ROUTES4 = (("mr", "default via 192.0.2.2"), ("ha", "default via 192.0.2.66"))
 LOSS_ALLOWED = 0.01
 TRIAL = 0.4  # seconds of one rate
 STEPS = 6  # of a search: to a sixty-fourth of what arrives
@@ -64,7 +73,7 @@ class Network:
             for node in NODES:
                 subprocess.run(["ip", "netns", "add", self.space(node)], check=True)
                 stack.callback(subprocess.run, ["ip", "netns", "del", self.space(node)], check=True)
-                self.run(node, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+                self.run(node, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ip_forward=1")
                 self.run(node, "ip", "link", "set", "lo", "up")
             for one, other in LINKS:
                 peer = ("peer", "name", other[1], "netns", self.space(other[0]))
@@ -72,8 +81,11 @@ class Network:
                 for node, device, address in (one, other):
                     self.run(node, "ip", "address", "add", f"{address}/64", "dev", device, "nodad")
                     self.run(node, "ip", "link", "set", device, "up")
-            for node, route in ROUTES:
-                self.run(node, "ip", "-6", "route", "add", *route.split())
+            for node, device, address in ADDRESSES4:
+                self.run(node, "ip", "address", "add", f"{address}/26", "dev", device)
+            for version, routes in (("-6", ROUTES), ("-4", ROUTES4)):
+                for node, route in routes:
+                    self.run(node, "ip", version, "route", "add", *route.split())
             for node, address in (("cn", CORRESPONDENT), ("lfn", VEHICLE_NODE)):
                 stack.enter_context(self.child(node, "labs.bench_traffic", "sink", address))
             self._stack = stack.pop_all()

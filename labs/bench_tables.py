@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from labs.bench_network import CARE_OF, CARE_OF_B, HOME_ADDRESS, HOME_AGENT, MOBILE_NETWORK
-from mip6.forwarding import End, FlowRule, ForwardingTable, Node, Tunnel
+from labs.bench_network import (
+    CARE_OF,
+    CARE_OF4,
+    CARE_OF_B,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    HOME_AGENT4,
+    MOBILE_NETWORK,
+)
+from mip6.forwarding import Encapsulation, End, FlowRule, ForwardingTable, Node, Tunnel, overhead
 from mip6.selectors import IPv6Selector
 
 
@@ -14,7 +22,8 @@ from mip6.selectors import IPv6Selector
 class Way:
     """A way of forwarding with agents' data planes: `share` gives each flow one of both paths, `copies` n-casts
     everything over both, of which `eliminate` delivers one; `nodes` mobile nodes with `rules` flow rules each are in
-    the home agent's table, ours among them."""
+    the home agent's table, ours among them. `udp` is the IP version that everything goes over inside UDP, by one
+    path."""
 
     dataplane: str
     shortcut: str = "on"
@@ -23,6 +32,7 @@ class Way:
     eliminate: bool = False
     nodes: int = 1
     rules: int = 0
+    udp: int | None = None
 
 
 WAYS = {
@@ -35,6 +45,8 @@ WAYS = {
     "userspace_dedup": Way("userspace", copies=True, eliminate=True),
     "ebpf_share": Way("ebpf", share=True),
     "ebpf_dedup": Way("ebpf", copies=True, eliminate=True),
+    "ebpf_udp4": Way("ebpf", udp=4),
+    "ebpf_udp6": Way("ebpf", udp=6),
     "ebpf_100k": Way("ebpf", nodes=100_000, rules=32),
 }
 
@@ -45,6 +57,8 @@ def table(node: str, way: Way) -> ForwardingTable:
     care_of = [IPv6Address(CARE_OF), IPv6Address(CARE_OF_B)]
     ends = [(one, agent) if node == "mr" else (agent, one) for one in care_of]
     tunnels = tuple(Tunnel(bid, local, remote) for bid, (local, remote) in enumerate(ends, 1))
+    if way.udp is not None:
+        tunnels = (_in_udp(node, way.udp),)
     rules = missed_rules(way.rules)
     if way.copies or way.share:
         rules = (FlowRule(1, 1, IPv6Selector(), (1, 2), weights=(1, 1) if way.share else ()),)
@@ -54,6 +68,12 @@ def table(node: str, way: Way) -> ForwardingTable:
         return ForwardingTable(End.MOBILE_NODE, home, {home: entry}, eliminate_duplicates=way.eliminate)
     nodes = {home: entry, **other_nodes(way.nodes - 1, way.rules)}
     return ForwardingTable(End.HOME_AGENT, agent, nodes, eliminate_duplicates=way.eliminate)
+
+
+def _in_udp(node: str, version: int) -> Tunnel:
+    both = (CARE_OF4, HOME_AGENT4) if version == 4 else (CARE_OF, HOME_AGENT)
+    local, remote = map(ip_address, both if node == "mr" else both[::-1])
+    return Tunnel(1, local, remote, 1500 - overhead(local, Encapsulation.UDP), encapsulation=Encapsulation.UDP)
 
 
 def missed_rules(count: int) -> tuple[FlowRule, ...]:

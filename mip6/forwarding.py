@@ -54,7 +54,8 @@ class Tunnel:
     decide. A tunnel that is not `usable` receives but is not sent over (its link is down or receive-only, its path is
     dead, or the binding is being removed). The ports are those of UDP encapsulation. `expires` is when the binding's
     lifetime ends, in seconds on the engine's clock (CLOCK_BOOTTIME): a data plane that goes on without its daemon stops
-    using the tunnel then. None: never.
+    using the tunnel then. None: never. Only such a one looks at it: the engine takes the tunnel out of the table in
+    time, and the userspace data plane ends with its engine.
     """
 
     bid: int

@@ -1,6 +1,6 @@
 """Too big: what ICMP errors about outer packets say of the path, and what the inner sender is to hear of it.
 
-About tunnel packets without UDP; for those with, the UDP sockets of the agent hear it from the kernel.
+ICMP errors about tunnel packets without UDP are read here; about those with, the kernel tells the UDP sockets.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from ipaddress import IPv4Address, IPv6Address
 
 from mip6.errors import Error, error_about, forwardable, largest
 from mip6.events import PathMtuChanged
-from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, MINIMUM_MTU, End, IPAddress
-from mip6.lookup import Lookup
+from mip6.forwarding import IPV4_HEADER, IPV6_HEADER, MINIMUM_MTU, Encapsulation, End, IPAddress, overhead
+from mip6.lookup import Lookup, Ports
 from mip6.numbers import Icmp6Type, IcmpType, Protocol
 from mip6.packet import Parsed, parse
+from mip6.udp import UdpEnds
 
 MINIMUM_IPV4_MTU = 576  # what every host takes (RFC 791 §3.1); an error that names less is not believed
 _FRAGMENTATION_NEEDED = 4
@@ -28,6 +29,7 @@ class _TooBig:
     mtu: int
     overhead: int
     inner: bytes
+    ports: Ports = None
 
 
 def path_mtu_changed(lookup: Lookup, message: bytes, version: int = 6) -> PathMtuChanged | None:
@@ -35,26 +37,37 @@ def path_mtu_changed(lookup: Lookup, message: bytes, version: int = 6) -> PathMt
     packet of a tunnel of the table and lowers its MTU. One that names less than any path has is discarded (RFC 8201
     §4)."""
     about = _read(message, version)
-    if about is None:
-        return None
-    known = max((tunnel.mtu for _, tunnel in lookup.between(about.local, about.remote)), default=0)
-    return PathMtuChanged(about.local, about.remote, about.mtu) if about.mtu < known + about.overhead else None
+    return PathMtuChanged(about.local, about.remote, about.mtu) if about and _lowers(lookup, about) else None
 
 
 def relayed_too_big(lookup: Lookup, message: bytes, version: int = 6) -> bytes | None:
     """The error for the inner sender that follows from such a message, when so much of the inner packet is quoted that
     its sender is known, and it must be made smaller (RFC 2473 §8.1, §8.2)."""
     about = _read(message, version)
-    if about is None or path_mtu_changed(lookup, message, version) is None:
-        return None
+    return None if about is None else _relayed(lookup, about)
+
+
+def relayed_too_big_in_udp(lookup: Lookup, ends: UdpEnds, mtu: int, inner: bytes) -> bytes | None:
+    """The same for a packet inside UDP between `ends`, which the path carries only up to `mtu` octets with its outer
+    headers; `inner` is as much of it as is quoted."""
+    size = overhead(ends.local, Encapsulation.UDP)
+    return _relayed(lookup, _TooBig(ends.local, ends.remote, mtu, size, inner, (ends.local_port, ends.remote_port)))
+
+
+def _lowers(lookup: Lookup, about: _TooBig) -> bool:
+    known = max((tunnel.mtu for _, tunnel in lookup.between(about.local, about.remote, about.ports)), default=0)
+    return about.mtu < known + about.overhead
+
+
+def _relayed(lookup: Lookup, about: _TooBig) -> bytes | None:
     quoted, size = _parse_quoted(about.inner)
-    if quoted is None or not forwardable(quoted.source):
+    if quoted is None or not _lowers(lookup, about) or not forwardable(quoted.source):
         return None
     mtu = largest(quoted, about.mtu - about.overhead)
     if size <= mtu:
         return None
     owner = lookup.owner(quoted.source if lookup.table.end is End.MOBILE_NODE else quoted.destination)
-    if all(node is not owner for node, _ in lookup.between(about.local, about.remote)):
+    if all(node is not owner for node, _ in lookup.between(about.local, about.remote, about.ports)):
         return None  # nothing that was ever sent through this tunnel
     return error_about(lookup.table, about.inner, quoted, Error.TOO_BIG, mtu)
 

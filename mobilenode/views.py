@@ -87,17 +87,16 @@ def forwarding_table(
         rules = _reuse(rules, before.rules)
     copied = tuple(flow.selector for flow in settings.flows if flow.down.copy)
     node = Node(settings.home_address, prefixes, tunnels, rules, copied)
-    provisional = _is_provisional(state)
-    eliminate = settings.eliminate_duplicates
-    if before == node and (old.eliminate_duplicates, old.provisional) == (eliminate, provisional):
-        return old
-    return ForwardingTable(
+    table = ForwardingTable(
         End.MOBILE_NODE,
         settings.home_address,
         MappingProxyType({settings.home_address: before if before == node else node}),
-        eliminate_duplicates=eliminate,
-        provisional=provisional,
+        eliminate_duplicates=settings.eliminate_duplicates,
+        ipv4_address=state.ipv4.address,
+        zero_checksum=settings.udp_zero_checksum,
+        provisional=_is_provisional(state),
     )
+    return old if table == old else table
 
 
 def _tunnel(

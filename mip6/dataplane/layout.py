@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
-from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel
+from mip6.forwarding import FlowRule, IPAddress, IPNetwork, Node, Tunnel
+from mip6.lookup import ports_of
 from mip6.selectors import FLOW_LABEL_MASK, IPv4Selector, IPv6Selector, Range, TrafficSelector
 
 CHUNK = 448
 MAX_CHUNKS = 22
 MAX_TUNNELS = 16
 NO_SLOT = 0xFF
-SETTINGS = struct.Struct("=IIII16s")
+SETTINGS = struct.Struct("=IIIII4x16s")
 OWNER_KEY = struct.Struct("=II16s")
 OWNER = struct.Struct("=16sIIHBBBB2x")
 CHUNK_KEY = struct.Struct("=II")
-ENDS = struct.Struct("=16s16s")
-TUNNEL = struct.Struct(f"={ENDS.size}sQIIIHHHHB3x")
+ENDS = struct.Struct("=16s16s2s2sI")
+TUNNEL = struct.Struct(f"={ENDS.size}sQIIIHHB7x")
 RULE = struct.Struct("=BBBBHBBHHHHBBB5x")
 LABELS = struct.Struct("=IIII")
 SPAN = struct.Struct("=QQQQ")
@@ -45,7 +46,7 @@ SIZES = {  # key and value of each map
 _FAMILY_BITS = 32
 _SPI, _FLOW_LABEL, _SOURCE, _DESTINATION, _PORTS = 1, 2, 4, 8, 16
 _SEND, _DROP, _USERSPACE, _SHARE = 0, 1, 2, 3
-_RAW, _OTHER, _AWAY = 1, 2, 4
+_RAW, _AWAY = 1, 2
 _UINT32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
@@ -64,8 +65,13 @@ def address(value: IPAddress) -> bytes:
 
 
 def ends(tunnel: Tunnel) -> bytes:
-    """The key in `pairs`, of a tunnel that the programs take packets from; its first half is one in `locals`."""
-    return ENDS.pack(address(tunnel.local), address(tunnel.remote))
+    """The key in `pairs`; it begins with the one in `locals`."""
+    local, remote = ports_of(tunnel) or (0, 0)
+    return ENDS.pack(
+        *(address(tunnel.local), address(tunnel.remote)),
+        *(local.to_bytes(2, "big"), remote.to_bytes(2, "big")),
+        tunnel.local.version,
+    )
 
 
 def owner_keys(node: Node) -> set[bytes]:
@@ -80,18 +86,11 @@ def _owner_key(prefix: IPNetwork) -> bytes:
     return OWNER_KEY.pack(_FAMILY_BITS + prefix.prefixlen, family, address(prefix.network_address))
 
 
-def handled(tunnel: Tunnel) -> bool:
-    """Whether the programs know this kind of tunnel."""
-    return tunnel.encapsulation is Encapsulation.NATIVE and isinstance(tunnel.local, IPv6Address)
-
-
 def pack_tunnel(tunnel: Tunnel, ends: bytes, device: Device | None, counter: int, serial: int) -> bytes:
     """The value in `tunnels`; `ends` are its own. `device` is the one it names, None if it names none or it is gone.
     `expires` is there in nanoseconds of CLOCK_BOOTTIME, 0: never."""
     expires = 0 if tunnel.expires is None else max(int(tunnel.expires * 1e9), 1)
-    flags = 0 if handled(tunnel) else _OTHER | _AWAY
-    if device is not None and device.raw:
-        flags |= _RAW
+    flags = _RAW if device is not None and device.raw else 0
     if device is None and tunnel.device is not None:
         flags |= _AWAY
     return TUNNEL.pack(
@@ -102,8 +101,6 @@ def pack_tunnel(tunnel: Tunnel, ends: bytes, device: Device | None, counter: int
         serial,
         min(tunnel.mtu, 0xFFFF),
         tunnel.bid,
-        tunnel.local_port,
-        tunnel.remote_port,
         flags,
     )
 

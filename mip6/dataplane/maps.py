@@ -107,7 +107,7 @@ class FastPathMaps:
         self.maps = maps
         self._devices = Devices(0)
         self._nodes = Nodes()
-        self._head: tuple[End, bool] | None = None  # what of the table is not in its nodes
+        self._head: tuple[End, bool, bool] | None = None  # what of the table is not in its nodes
         self._agent: list[bytes] = []  # addresses that tunnels may end at even if none does now
         self._written: dict[IPv6Address, _Written] = {}
         self._serial = 0  # the last one used, of tunnels and of versions
@@ -131,7 +131,7 @@ class FastPathMaps:
         LibbpfError when the kernel has no room: the maps are then partly old and not to be used further.
         """
         first, stock = self._head is None, self._take_stock()
-        self._head = table.end, table.eliminate_duplicates
+        self._head = table.end, table.eliminate_duplicates, table.zero_checksum
         self._write_settings()
         self._set_agent([table.address.packed] if table.end is End.HOME_AGENT else [])
         if first:  # versions begin anew: some were perhaps those of other rules
@@ -196,12 +196,14 @@ class FastPathMaps:
 
     def _write_settings(self) -> None:
         there = self.maps["settings"].lookup(_ZERO) or bytes(layout.SETTINGS.size)
-        uplink, _, _, eliminate, key = layout.SETTINGS.unpack(there)
+        uplink, _, _, eliminate, zero_checksum, key = layout.SETTINGS.unpack(there)
         if self._head is not None:  # adopted maps go on as they are until the first table
-            uplink, eliminate = self._head[0] is End.MOBILE_NODE, self._head[1]
+            end, eliminate, zero_checksum = self._head
+            uplink = end is End.MOBILE_NODE
         if not any(key):
             key = os.urandom(len(key))
-        value = layout.SETTINGS.pack(uplink, self._devices.tunnel, self._devices.deliver, eliminate, key)
+        devices = self._devices
+        value = layout.SETTINGS.pack(uplink, devices.tunnel, devices.deliver, eliminate, zero_checksum, key)
         self.maps["settings"].update(_ZERO, value)
 
     def _set_agent(self, agent: list[bytes]) -> None:
@@ -252,14 +254,13 @@ class FastPathMaps:
             count, entries = min(len(node.tunnels), layout.MAX_TUNNELS), new["tunnels"]
             counters = self._counters(node, old, new["counts"])
             start = self._room.take("tunnels", count)
-            ends = [layout.ends(tunnel) for tunnel in node.tunnels]
-            for index, tunnel, pair in zip(range(start, start + count), node.tunnels, ends, strict=False):
+            pairs = [layout.ends(tunnel) for tunnel in node.tunnels]
+            for index, tunnel, pair in zip(range(start, start + count), node.tunnels, pairs, strict=False):
                 device = self._device(tunnel.device) if tunnel.device is not None else None
                 self._serial += 1
                 entries.keys.append(NUMBER.pack(index))
                 entries.values.append(layout.pack_tunnel(tunnel, pair, device, counters[tunnel.bid], self._serial))
-            pairs = [pair for pair, tunnel in zip(ends, node.tunnels, strict=True) if layout.handled(tunnel)]
-            locals_ = [pair[:16] for pair in ends]
+            locals_ = [pair[:16] for pair in pairs]
         self._serial += 1
         rules, chunks, copied = new["rules"], len(sending.rules), len(sending.copied)
         numbers = (*range(chunks), *range(layout.MAX_CHUNKS, layout.MAX_CHUNKS + copied))

@@ -18,7 +18,7 @@ from mip6.dataplane.send import Senders
 from mip6.dataplane.sharedmemory import SharedMemory
 from mip6.forwarding import IPV4_HEADER, End, ForwardingTable
 from mip6.numbers import Icmp6Type, IcmpType, Protocol
-from mip6.pathmtu import path_mtu_changed, relayed_too_big
+from mip6.pathmtu import path_mtu_changed, relayed_too_big, relayed_too_big_in_udp
 from mip6.system.tun import Tun
 from mip6.system.udp import UdpSockets
 from mip6.udp import UdpEnds
@@ -68,7 +68,7 @@ class UserspaceDataPlane:
     def use_udp(self, sockets: UdpSockets) -> None:
         """Send and receive by these what goes inside UDP."""
         self._senders.udp = sockets
-        sockets.on_data = self._take_datagram
+        sockets.on_data, sockets.on_too_big = self._take_datagram, self._too_big
 
     def stop(self, *, remove: bool) -> None:
         """Close everything; with `remove` the device disappears."""
@@ -79,7 +79,7 @@ class UserspaceDataPlane:
         self._sockets.clear()
         self._senders.close()
         if self._senders.udp is not None:
-            self._senders.udp.on_data = None
+            self._senders.udp.on_data = self._senders.udp.on_too_big = None
         if remove:
             self._inside.tun.remove()
         else:
@@ -119,6 +119,9 @@ class UserspaceDataPlane:
 
     def _take_datagram(self, ends: UdpEnds, traffic_class: int, inner: bytes) -> None:
         self._in.take_datagram(ends, traffic_class, inner, self._loop.time())
+
+    def _too_big(self, ends: UdpEnds, mtu: int, inner: bytes) -> None:
+        self._inside.answer(relayed_too_big_in_udp(self._index, ends, mtu, inner), self._loop.time())
 
     def _read_errors(self, sock: socket.socket, version: int) -> None:
         """ICMP errors about our own tunnel packets that were too big; over IPv4 with their IP header."""

@@ -43,6 +43,8 @@ AnySocket = TypeVar("AnySocket", bound=socket.socket)
 OnSignalling = Callable[[PacketReceived], None]
 OnData = Callable[[UdpEnds, int, bytes], None]
 """A data packet: the ends it came between, the outer traffic class, the inner packet."""
+OnTooBig = Callable[[UdpEnds, int, bytes], None]
+"""A datagram was larger than its path carries: its ends, the path MTU, as much of the inner packet as is quoted."""
 OnPathMtu = Callable[[PathMtuChanged], None]
 
 
@@ -57,8 +59,9 @@ class _Sockets:
 class UdpSockets:
     """The sockets of one agent. `own` is its inner address, which signalling is for.
 
-    `on_data` is set by the data plane; without one data is counted and dropped. `counts` has what was dropped or could
-    not be sent, by reason. With `zero_checksum` datagrams over IPv6 carry and may carry none (RFC 6935).
+    `on_data` and `on_too_big` are set by the data plane; without, data is counted and dropped. `counts` has what was
+    dropped or could not be sent, by reason. With `zero_checksum` datagrams over IPv6 carry and may carry none
+    (RFC 6935).
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class UdpSockets:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.on_data: OnData | None = None
+        self.on_too_big: OnTooBig | None = None
         self._own, self._on_signalling, self._on_path_mtu = own, on_signalling, on_path_mtu
         self._zero_checksum = zero_checksum
         self._sockets: dict[UdpEndpoint, _Sockets] = {}
@@ -214,7 +218,7 @@ class UdpSockets:
         least = MINIMUM_MTU if isinstance(local, IPv6Address) else MINIMUM_IPV4_MTU
         while True:
             try:
-                _, control, _, about = sock.recvmsg(0, _CONTROL_ROOM, _MSG_ERRQUEUE)
+                inner, control, _, about = sock.recvmsg(MINIMUM_MTU, _CONTROL_ROOM, _MSG_ERRQUEUE)
             except OSError:
                 return found
             found = True
@@ -224,6 +228,8 @@ class UdpSockets:
                 number, _, _, _, info, _ = _ERROR.unpack_from(data)
                 if number == errno.EMSGSIZE and info >= least:
                     remote = ip_address(about[0].partition("%")[0])
+                    if self.on_too_big is not None:
+                        self.on_too_big(UdpEnds(local, remote, sock.getsockname()[1], about[1]), info, inner)
                     self._on_path_mtu(PathMtuChanged(local, remote, info))
                 else:
                     self.counts[f"udp_{errno.errorcode.get(number, 'unknown').lower()}"] += 1

@@ -5,17 +5,21 @@ from __future__ import annotations
 import runpy
 from collections import Counter
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from mip6.dataplane.layout import NUMBER, handled, pack_sending
+from mip6.dataplane.layout import NUMBER, pack_sending
 from mip6.dataplane.libbpf import Object
 from mip6.dataplane.maps import Devices, FastPathMaps
+from mip6.dataplane.offload import CHECKSUM_AT
+from mip6.errors import ipv4_header
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
 from mip6.forwarding import DropReason, End, ForwardingTable
 from mip6.lookup import Plain
 from mip6.memory import Memory
 from mip6.numbers import Protocol
 from mip6.packet import parse
+from mip6.wire import internet_checksum, pseudo_header
 
 SOURCE = Path(__file__).with_name("fastpath_test.bpf.c")
 PASSED, OK, SHOT, REDIRECTED = 0xFFFFFFFF, 0, 2, 7  # TC_ACT_*
@@ -98,8 +102,19 @@ class FastPath:
 
 
 def outer_packet(outer: Arrival, inner: bytes) -> bytes:
-    start = (6 << 28 | outer.traffic_class << 20).to_bytes(4, "big") + len(inner).to_bytes(2, "big")
-    return start + bytes((outer.protocol, 64)) + outer.source.packed + outer.destination.packed + inner
+    """As the far end sends it; inside UDP over IPv6 with a checksum."""
+    payload = inner
+    if outer.ports is not None:
+        length = 8 + len(inner)
+        payload = b"".join(one.to_bytes(2, "big") for one in (*outer.ports, length, 0)) + inner
+        if isinstance(outer.source, IPv6Address) and isinstance(outer.destination, IPv6Address):
+            start = pseudo_header(outer.source, outer.destination, length, Protocol.UDP)
+            payload = payload[:6] + (internet_checksum(start + payload) or 0xFFFF).to_bytes(2, "big") + inner
+    if isinstance(outer.source, IPv4Address) and isinstance(outer.destination, IPv4Address):
+        tos = outer.traffic_class
+        return ipv4_header(outer.source, outer.destination, outer.protocol, len(payload), tos=tos) + payload
+    start = (6 << 28 | outer.traffic_class << 20).to_bytes(4, "big") + len(payload).to_bytes(2, "big")
+    return start + bytes((outer.protocol, 64)) + outer.source.packed + outer.destination.packed + payload
 
 
 def wanted_out(table: ForwardingTable, packet: bytes, memory: Memory) -> Outcome:
@@ -114,8 +129,8 @@ def wanted_out(table: ForwardingTable, packet: bytes, memory: Memory) -> Outcome
     if isinstance(verdict, Dropped):
         answered = verdict.reason in ANSWERED or (verdict.reason is DropReason.LOOP and _unclear(table, packet))
         return Outcome.passed(packet) if answered else Outcome(SHOT, packet, (verdict.reason,))
-    if any(len(copy.packets) > 1 or not handled(copy.tunnel) for copy in verdict.copies):
-        return Outcome.passed(packet)  # in outer fragments, over IPv4 or in UDP
+    if any(len(copy.packets) > 1 for copy in verdict.copies):
+        return Outcome.passed(packet)  # in outer fragments
     failed = (DropReason.SEND_FAILED,) * (len(verdict.copies) - 1)
     return Outcome(REDIRECTED, verdict.copies[-1].packets[0], failed)
 
@@ -131,8 +146,8 @@ def _is_unclear(table: ForwardingTable, packet: bytes) -> bool:
 
 def _unclear(table: ForwardingTable, packet: bytes) -> bool:
     """Whether a packet of a loop has another trait that userspace is asked about first."""
-    others = any(not handled(tunnel) for node in table.nodes.values() for tunnel in node.tunnels)
-    return others or packet[7] == 0
+    small = any(tunnel.mtu < len(packet) for node in table.nodes.values() for tunnel in node.tunnels)
+    return small or packet[7 if packet[0] >> 4 == 6 else 8] == 0
 
 
 def _extensions(packet: bytes) -> int:
@@ -160,6 +175,10 @@ def wanted_shortcut(table: ForwardingTable, packet: bytes, memory: Memory) -> Ou
 def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes, memory: Memory) -> Outcome:
     """What the reference says of a tunnel packet; `memory` is that of what the programs decide."""
     whole = outer_packet(outer, inner)
+    ends = Plain(table).between(outer.destination, outer.source, outer.ports and (outer.ports[1], outer.ports[0]))
+    parsed = parse(inner)
+    if outer.ports is not None and ends and parsed is not None and inner[6] == Protocol.MOBILITY and inner[0] >> 4 == 6:
+        return Outcome.passed(whole)  # perhaps for the agent itself
     if table.eliminate_duplicates and _is_opaque(inner):
         verdict = decapsulate(Plain(table), outer, inner, Memory(), 0)
         if isinstance(verdict, Delivered) and pack_sending(verdict.node).copied:
@@ -168,9 +187,24 @@ def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes, memory: Memo
         verdict = decapsulate(Plain(table), outer, inner, memory, 0)
     if isinstance(verdict, Delivered):
         return Outcome(OK, verdict.packet)
-    if verdict.reason is DropReason.UNKNOWN_OUTER_DESTINATION:  # somebody else's
+    others = verdict.reason is DropReason.UNKNOWN_OUTER_DESTINATION
+    if verdict.reason is DropReason.UNKNOWN_OUTER_SOURCE:  # another tunnel of this machine; signalling
+        others = outer.ports is not None or isinstance(outer.source, IPv4Address)
+    if others:
         return Outcome.passed(whole)
     return Outcome(SHOT, whole, (verdict.reason,))
+
+
+def is_unfinished(packet: bytes) -> bool:
+    """Whether the checksum of TCP or UDP may be one that is left to the device, also by chance: what stands in front of
+    the packet inside UDP is then made for the one that the device would make of it."""
+    parsed = parse(packet)
+    if parsed is None or parsed.protocol not in CHECKSUM_AT:
+        return False
+    ends, length = parsed.source.packed + parsed.destination.packed, parsed.length - parsed.upper
+    at = parsed.upper + CHECKSUM_AT[parsed.protocol]
+    total = int.from_bytes(ends, "big") + length + parsed.protocol
+    return (total - int.from_bytes(packet[at : at + 2], "big")) % 0xFFFF == 0
 
 
 def _is_opaque(packet: bytes) -> bool:

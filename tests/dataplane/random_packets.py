@@ -12,11 +12,12 @@ from typing import Any
 from mip6.forwarding import Encapsulation, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.numbers import Protocol
 from mip6.selectors import IPv4Selector, IPv6Selector, TrafficSelector, UnknownSelector
-from tests.dataplane.test_reference import AGENT, CELL, HOME, HOME4, PEER, PEER4, WLAN
+from tests.dataplane.conformance_outer import NAT, WLAN4
+from tests.dataplane.test_reference import AGENT, AGENT4, CELL, HOME, HOME4, PEER, PEER4, WLAN
 
 HOMES = [HOME, HOME + 1, HOME + 2]
 INNER6 = [*HOMES, HOME + 9, PEER, IPv6Address("2001:db8:f00::1"), IPv6Address("2001:db8:f00:80::1"), WLAN, AGENT]
-INNER4 = [HOME4, HOME4 + 1, PEER4, IPv4Address("198.51.100.64"), IPv4Address("198.51.100.96")]
+INNER4 = [HOME4, HOME4 + 1, PEER4, IPv4Address("198.51.100.64"), IPv4Address("198.51.100.96"), WLAN4, AGENT4]
 ODD6 = [IPv6Address(one) for one in ("fe80::1", "febf::1", "fec0::1", "ff02::1", "::1", "::", "::2", "::1:0:0:1")]
 ODD4 = [IPv4Address(one) for one in ("127.0.0.1", "169.254.1.1", "224.0.0.1", "239.1.1.1", "0.0.0.0", "0.0.0.1")]
 ODD4.append(IPv4Address("255.255.255.255"))
@@ -28,7 +29,9 @@ PREFIXES = [
     )
 ]
 PROTOCOLS = [Protocol.TCP, Protocol.UDP, Protocol.ESP, Protocol.AH, 132, 33, Protocol.MOBILITY, 58, 1, 200]
-CARE_OF = [WLAN, CELL, WLAN + 1]
+CARE_OF: dict[IPAddress, list[IPAddress]] = {AGENT: [WLAN, CELL, WLAN + 1], AGENT4: [WLAN4, NAT]}
+AGENTS: list[IPAddress] = [AGENT, AGENT, AGENT4]
+PORTS = [4191, 40001]  # of the mobile nodes' ends
 NUMBERS = [0, 1, 2, 3, 0x7FFF, 0x8000, 0xFFFF]
 
 
@@ -40,7 +43,14 @@ def table(random: Random, before: ForwardingTable | None = None) -> ForwardingTa
     for home in homes:
         kept = before.nodes.get(home) if before is not None and before.end is end else None
         nodes[home] = kept if kept is not None and random.random() < 0.4 else _node(random, home, end, kept)
-    return ForwardingTable(end, AGENT, nodes, eliminate_duplicates=random.random() < 0.5)
+    return ForwardingTable(
+        end,
+        AGENT,
+        nodes,
+        eliminate_duplicates=random.random() < 0.5,
+        ipv4_address=AGENT4,
+        zero_checksum=random.random() < 0.5,
+    )
 
 
 def _node(random: Random, home: IPv6Address, end: End, before: Node | None) -> Node:
@@ -55,11 +65,13 @@ def _node(random: Random, home: IPv6Address, end: End, before: Node | None) -> N
 def _tunnels(random: Random, end: End) -> tuple[Tunnel, ...]:
     found = []
     for bid in random.sample(range(1, 20), random.choice([0, 1, 1, 2, 2, 3, 16])):
-        ends = (AGENT, random.choice(CARE_OF))
+        agent = random.choice(AGENTS)
+        ends = (agent, random.choice(CARE_OF[agent]))
         local, remote = ends if end is End.HOME_AGENT else ends[::-1]
         mtu, usable = random.choice([1240, 1280, 1400]), random.random() < 0.7
-        kind = Encapsulation.UDP if random.random() < 0.1 else Encapsulation.NATIVE
-        found.append(Tunnel(bid, local, remote, mtu, "eth0", usable, kind))
+        kind = random.choice([Encapsulation.NATIVE, Encapsulation.UDP])
+        ports = (4191, random.choice(PORTS)) if end is End.HOME_AGENT else (random.choice(PORTS), 4191)
+        found.append(Tunnel(bid, local, remote, mtu, "eth0", usable, kind, *ports))
     return tuple(found)
 
 

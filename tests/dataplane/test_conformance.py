@@ -65,7 +65,8 @@ def userspace() -> DataPlane:
 
 def ebpf() -> DataPlane:
     """Without the short cut, so that what is delivered is seen at the tunnel device."""
-    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")  # as on every home agent: programs ask the routes
+    for version in ("ipv4", "ipv6"):  # as on every home agent: programs ask the routes
+        Path(f"/proc/sys/net/{version}/conf/all/forwarding").write_text("1")
     return EbpfDataPlane(UserspaceDataPlane(Tun("mip0", 1500), lambda _: None), "mip0", None, "off")
 
 

@@ -147,7 +147,7 @@ class TestInTheKernel:
     def test_maps_in_bulk_and_one_by_one(self) -> None:
         loaded = load(nodes=4000)
         pairs = loaded.maps["pairs"]
-        keys = [number.to_bytes(32, "big") for number in range(10_000)]
+        keys = [number.to_bytes(pairs.key_size, "big") for number in range(10_000)]
         values = [number.to_bytes(4, "big") for number in range(10_000)]
         pairs.update_batch(keys, values)
         assert dict(pairs.items()) == dict(zip(keys, values, strict=True))
@@ -158,5 +158,5 @@ class TestInTheKernel:
         with pytest.raises(ValueError, match="map pairs"):
             pairs.update(b"short", values[0])
         with pytest.raises(LibbpfError, match="map pairs"):
-            pairs.update_batch([number.to_bytes(32, "big") for number in range(20_000)], [b"0000"] * 20_000)
+            pairs.update_batch([number.to_bytes(pairs.key_size, "big") for number in range(20_000)], [b"0000"] * 20_000)
         loaded.close()

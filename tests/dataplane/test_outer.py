@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
@@ -12,7 +14,7 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Raw
 
 from mip6.actions import UdpEndpoint
-from mip6.dataplane.userspace import UserspaceDataPlane
+from mip6.dataplane.interface import DataPlane
 from mip6.events import PathMtuChanged
 from mip6.forward import Arrival, Delivered, Dropped, Encapsulated, decapsulate, encapsulate
 from mip6.forwarding import DropReason
@@ -20,12 +22,12 @@ from mip6.lookup import Lookup, Plain
 from mip6.memory import Memory
 from mip6.numbers import Protocol
 from mip6.outer import outer_packets
-from mip6.pathmtu import path_mtu_changed, relayed_too_big
-from mip6.system.tun import Tun
+from mip6.pathmtu import path_mtu_changed, relayed_too_big, relayed_too_big_in_udp
 from mip6.system.udp import UdpSockets
+from mip6.udp import UdpEnds
 from tests.dataplane.conformance import In, Out
 from tests.dataplane.conformance_outer import NAT, OUTER_DECAPSULATE, OUTER_ENCAPSULATE, TUNNELS, WLAN4, outer_table
-from tests.dataplane.test_conformance import ETH_P_ALL, indexed, inject, received
+from tests.dataplane.test_conformance import ETH_P_ALL, ebpf, indexed, inject, received, userspace
 from tests.dataplane.test_reference import AGENT, AGENT4, HOME4, PEER, PEER4, WLAN, udp, udp4
 from tests.dataplane.test_tunnel import far, ip, until
 
@@ -138,6 +140,27 @@ def test_fragmentation_needed_about_a_tunnel_packet_over_ipv4() -> None:
     assert relayed_too_big(held, message(udp4(1450, dst=str(HOME4 + 1))), 4) is None
 
 
+@pytest.mark.parametrize(("bid", "path", "told"), [(2, 1400, 1372), (3, 1400, 1372), (4, 1400, 1352), (4, 1300, 1280)])
+def test_a_path_that_carries_less_inside_udp_is_told_to_the_inner_sender(bid: int, path: int, told: int) -> None:
+    """As far as the kernel quotes the packet; not when it is about something else."""
+    held, tunnel = Plain(outer_table()), TUNNELS[bid - 1]
+    ends = UdpEnds(tunnel.local, tunnel.remote, tunnel.local_port, tunnel.remote_port)
+    for quoted in (1450, 48, 40):
+        answer = relayed_too_big_in_udp(held, ends, path, udp(1450)[:quoted])
+        assert answer is not None
+        assert (IPv6(answer).dst, IPv6(answer)[ICMPv6PacketTooBig].mtu) == (str(PEER), told)
+    four = relayed_too_big_in_udp(held, ends, path, udp4(1450)[:28])
+    assert four is not None and IP(four)[ICMP].nexthopmtu == path - tunnel.overhead
+    for other, mtu, inner in (
+        (replace(ends, remote_port=4191), path, udp(1450)),
+        (ends, 1500, udp(1450)),
+        (ends, path, udp(told)),
+        (ends, path, udp(1450)[:39]),
+        (ends, path, b""),
+    ):
+        assert relayed_too_big_in_udp(held, other, mtu, inner) is None
+
+
 def wrap(outer: Arrival, inner: bytes) -> bytes:
     """The whole outer packet."""
     upper = Raw(inner)
@@ -170,8 +193,14 @@ def comparable(packet: bytes) -> bytes:
     return packet[:44] + packet[48:] if packet[6] == Protocol.FRAGMENT else packet
 
 
+def counted(plane: DataPlane) -> dict[DropReason, int]:
+    """Drops, but for what a kernel that forwards sends by itself, which is link-local."""
+    return {reason: n for reason, n in plane.counters().drops.items() if reason is not DropReason.NOT_FORWARDABLE}
+
+
 @pytest.mark.netns
-def test_on_real_devices(far: socket.socket) -> None:
+@pytest.mark.parametrize("make", [userspace, ebpf])
+def test_on_real_devices(far: socket.socket, make: Callable[[], DataPlane]) -> None:
     """Every case twice: the first packet of a flow is classified, the second takes the way that was remembered."""
     ip("address", "add", f"{AGENT4}/24", "dev", "eth0")
     for address in (WLAN, WLAN4, NAT, AGENT4 + 9):
@@ -182,7 +211,7 @@ def test_on_real_devices(far: socket.socket) -> None:
     async def story() -> None:
         sockets = UdpSockets(AGENT, lambda _: None, lambda _: None)
         sockets.set_endpoints([UdpEndpoint(AGENT), UdpEndpoint(AGENT4)])
-        plane = UserspaceDataPlane(Tun("mip0", 1500), lambda _: None)
+        plane = make()
         plane.start()
         plane.use_udp(sockets)
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0) as device:
@@ -205,22 +234,22 @@ def test_on_real_devices(far: socket.socket) -> None:
         sockets.close()
 
     async def seen(
-        plane: UserspaceDataPlane, where: socket.socket, wanted: list[bytes], drop: DropReason | None, what: str
+        plane: DataPlane, where: socket.socket, wanted: list[bytes], drop: DropReason | None, what: str
     ) -> None:
         found: list[bytes] = []
 
         def complete() -> bool:
             found.extend(comparable(one) for one in received(where) if carries(one))
-            return len(found) >= len(wanted) and dict(plane.counters().drops) == drops
+            return len(found) >= len(wanted) and counted(plane) == drops
 
-        drops = dict(plane.counters().drops) if drop is None else dropped | {drop: dropped.get(drop, 0) + 1}
+        drops = counted(plane) if drop is None else dropped | {drop: dropped.get(drop, 0) + 1}
         try:
             await until(complete)
         except TimeoutError:
             pytest.fail(f"{what}: {len(found)} packets, drops {plane.counters().drops}")
         assert sorted(found) == wanted, what
         dropped.clear()
-        dropped.update(plane.counters().drops)
+        dropped.update(counted(plane))
 
     dropped: dict[DropReason, int] = {}
     asyncio.run(story())

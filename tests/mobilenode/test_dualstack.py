@@ -167,6 +167,13 @@ def test_a_revocation_inside_udp_is_answered_inside_udp() -> None:
     assert (sent.outer, sent.interface) == (ends, "wlan0")
 
 
+def test_udp_goes_without_checksum_where_the_configuration_says_so() -> None:
+    for zero_checksum in (True, False):
+        world = World(replace(SETTINGS4, udp_zero_checksum=zero_checksum))
+        world.links(link("wlan0", WLAN4))
+        assert world.engine.forwarding_table().zero_checksum is zero_checksum
+
+
 def test_the_path_mtu_over_ipv4_may_be_smaller_than_ipv6_allows() -> None:
     world = behind_nat()
     world.give(PathMtuChanged(WLAN4, AGENT4, 1000))
@@ -191,6 +198,7 @@ def test_an_ipv4_home_address_is_asked_for_in_every_update_and_put_on_the_device
     halves = [one for one in state.routes if one.source == HOME4]
     assert [str(one.destination) for one in halves] == ["0.0.0.0/1", "128.0.0.0/1"]
     assert world.node().prefixes[-2:] == (IPv4Network(HOME4), NETWORK4)
+    assert world.engine.forwarding_table().ipv4_address == HOME4  # the source of ICMPv4 errors
     world.run(451)
     assert world.sent[-1].update.find_all(IPv4HomeAddress)[0].home_address == HOME4  # now it has one
     world.answer(extra=(ack(130), ack(133)))

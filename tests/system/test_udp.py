@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -278,11 +279,17 @@ def test_fragmentation_needed_on_the_way_is_told(pair: Pair, signalling: bool, i
         sockets.set_endpoints([UdpEndpoint(local, 4191, "eth0")])
         overhead = 48 if ipv6 else 28
         send = sockets.send_signalling if signalling else sockets.send
+        told: list[tuple[UdpEnds, int, bytes]] = []
+        sockets.on_too_big = lambda *too_big: told.append(too_big)
+        inner = random.Random(1).randbytes(1450 - overhead)
         async with asyncio.timeout(10):
             while not ears.mtus:
-                send(UdpEnds(local, remote), bytes(1450 - overhead))
+                send(UdpEnds(local, remote), inner)
                 await asyncio.sleep(0.05)
         assert ears.mtus[0] == PathMtuChanged(local, remote, 1400)
+        ends, mtu, quoted = told[0]
+        assert (ends, mtu) == (UdpEnds(local, remote), 1400)
+        assert len(quoted) >= 500 and inner.startswith(quoted)  # so that the inner sender can be told
         sockets.close()
 
     run(story)

@@ -1,10 +1,7 @@
-/* Outer packets of an access device, as decapsulate() of mip6/forward.py.
- *
- * A packet in fragments, one with extension headers and one to an address that no tunnel ends at are left to the stack:
- * what it makes of them userspace reads from its sockets.
- */
+/* Outer packets of an access device, as decapsulate() of mip6/forward.py. */
 #pragma once
 
+#include "arrival.h"
 #include "duplicates.h"
 #include "encapsulate.h"
 
@@ -31,12 +28,14 @@ static __always_inline void set_ecn(__u8 *header, __u8 family, __u32 ecn)
 	}
 }
 
-/* Why there is no tunnel for it: the reasons in the order of the reference. */
+/* Why there is no tunnel for it: the reasons in the order of the reference. What came over IPv4 from an end that is not
+ * known may be for another tunnel of this machine at the same address: userspace hears and counts it as well. */
 static __always_inline int reject(const struct ends *ends, bool uplink, bool foreign, bool well_formed,
 				  const struct packet *packet)
 {
 	if (!bpf_map_lookup_elem(&pairs, ends))
-		return bpf_map_lookup_elem(&locals, &ends->local) ? drop(UNKNOWN_OUTER_SOURCE) : TC_ACT_UNSPEC;
+		return ends->family == 6 && bpf_map_lookup_elem(&locals, &ends->local) ? drop(UNKNOWN_OUTER_SOURCE) :
+											 TC_ACT_UNSPEC;
 	if (foreign)
 		return drop(INNER_PROTOCOL);
 	if (!well_formed)
@@ -56,8 +55,9 @@ static __always_inline struct tunnel *tunnel_between(const struct owner *owner, 
 		if (slot >= owner->count)
 			break;
 		tunnel = bpf_map_lookup_elem(&tunnels, &index);
-		if (tunnel && same(&tunnel->remote, &ends->remote) && same(&tunnel->local, &ends->local) &&
-		    !(tunnel->flags & TUNNEL_OTHER))
+		if (tunnel && same(&tunnel->ends.remote, &ends->remote) && same(&tunnel->ends.local, &ends->local) &&
+		    tunnel->ends.remote_port == ends->remote_port && tunnel->ends.local_port == ends->local_port &&
+		    tunnel->ends.family == ends->family)
 			return tunnel;
 	}
 	return NULL;
@@ -85,56 +85,47 @@ static __always_inline int is_copied(struct __sk_buff *skb, __u32 at, const stru
 
 static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 {
-	const __u32 inside = l2 + IPV6_HEADER;
-	__u32 zero = 0, index, room, segments = skb->gso_segs;
+	__u32 zero = 0, index, inside, segments = skb->gso_segs;
 	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	struct state *state = bpf_map_lookup_elem(&states, &zero);
+	struct arrival arrival = {};
 	bool foreign, well_formed;
 	struct packet packet = {};
 	struct tunnel *tunnel;
 	struct owner *owner;
 	struct count *count;
-	struct ends ends;
-	__u8 *header, expected, mark, version;
+	__u8 *header, version;
 	struct content content;
-	int ecn, copied;
+	int ecn, copied, result;
 
-	if (!set || !state || skb->protocol != bpf_htons(ETH_P_IPV6) || skb->pkt_type || skb->vlan_present)
+	if (!set || !state || skb->pkt_type || skb->vlan_present || !read_outer(skb, l2, set, &arrival))
 		return TC_ACT_UNSPEC;
-	header = octets(skb, l2, IPV6_HEADER);
-	if (!header || *header >> 4 != 6)
-		return TC_ACT_UNSPEC;
-	if (header[6] == IPPROTO_IPV6)
-		expected = 6;
-	else if (header[6] == IPPROTO_IPIP)
-		expected = 4;
-	else
-		return TC_ACT_UNSPEC;
-	room = bpf_ntohs(*(__u16 *)(header + 4));
-	if (inside + room > skb->len || (!room && skb->len > inside)) /* cut short; a jumbogram */
-		return TC_ACT_UNSPEC;
-	mark = header[1] >> 4 & 3;
-	__builtin_memcpy(&ends.remote, header + 8, 16);
-	__builtin_memcpy(&ends.local, header + 24, 16);
-
+	inside = arrival.size & 63; /* as it is, but the verifier wants to see it */
+	asm volatile("" : "+r"(inside));
 	header = octets(skb, inside, 1);
 	version = header ? *header >> 4 : 0;
-	foreign = room && version != expected;
-	well_formed = !foreign && parse(skb, inside, room, &packet);
+	foreign = arrival.room && (arrival.expected ? version != arrival.expected : version != 6 && version != 4);
+	well_formed = !foreign && parse(skb, inside, arrival.room, &packet);
+	/* inside UDP it may be for the agent itself, which its socket knows */
+	if (well_formed && !arrival.expected && packet.family == 6 && packet.protocol == MOBILITY)
+		return TC_ACT_UNSPEC;
 	owner = NULL;
 	if (well_formed && forwardable(&packet.source, packet.family) &&
 	    forwardable(&packet.destination, packet.family))
 		owner = owner_of(set->uplink ? &packet.destination : &packet.source, packet.family);
 	if (!owner)
-		return reject(&ends, set->uplink, foreign, well_formed, &packet);
-	tunnel = tunnel_between(owner, &ends);
+		return reject(&arrival.ends, set->uplink, foreign, well_formed, &packet);
+	tunnel = tunnel_between(owner, &arrival.ends);
 	if (!tunnel)
-		return reject(&ends, set->uplink, foreign, well_formed, &packet);
+		return reject(&arrival.ends, set->uplink, foreign, well_formed, &packet);
 	if (expired(state, tunnel->expires))
 		return TC_ACT_UNSPEC;
-	ecn = decapsulated_ecn(packet.traffic_class & 3, mark);
+	ecn = decapsulated_ecn(packet.traffic_class & 3, arrival.traffic_class & 3);
 	if (ecn < 0)
 		return drop(ECN);
+	/* the kernel would take such a packet for one that is still in the tunnel, and cut the wrong one into datagrams */
+	if (skb->gso_size && !arrival.expected && packet.protocol != IPPROTO_TCP)
+		return TC_ACT_UNSPEC;
 	index = tunnel->counter;
 	count = bpf_map_lookup_elem(&counts, &index);
 	copied = is_copied(skb, inside, set, owner, &packet);
@@ -149,22 +140,11 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 		}
 	}
 
-	if (packet.length < room && !skb->gso_size && bpf_skb_change_tail(skb, inside + packet.length, 0))
+	if (packet.length < arrival.room && !skb->gso_size && bpf_skb_change_tail(skb, inside + packet.length, 0))
 		return TC_ACT_UNSPEC;
-	if (packet.family == 4) { /* takes 20 octets away; the flags that say it in one step are newer than Linux 6.1 */
-		if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
-			return TC_ACT_UNSPEC;
-		if (bpf_skb_adjust_room(skb, IPV4_HEADER - IPV6_HEADER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
-			return drop(SEND_FAILED);
-	} else if (bpf_skb_adjust_room(skb, -IPV6_HEADER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO)) {
-		return TC_ACT_UNSPEC;
-	}
-	if (l2 && packet.family == 4) {
-		struct ethhdr *ethernet = octets(skb, 0, ETH_HLEN);
-
-		if (ethernet)
-			ethernet->h_proto = bpf_htons(ETH_P_IP);
-	}
+	result = take_off(skb, l2, &arrival, packet.family);
+	if (result != TC_ACT_OK)
+		return result;
 	if (ecn != (packet.traffic_class & 3)) {
 		header = octets(skb, l2, IPV4_HEADER);
 		if (header)

@@ -6,154 +6,8 @@
  */
 #pragma once
 
+#include "send.h"
 #include "sharing.h"
-
-#define OUTER_HOP_LIMIT 64
-#define IN4 2 /* AF_INET */
-#define IN6 10 /* AF_INET6 */
-
-/* What is to be sent, whichever tunnel by. */
-struct cargo {
-	__u32 length;
-	__u8 family, traffic_class;
-	__u8 forwarded; /* the hop limit is yet to be decremented */
-};
-
-struct outer6 {
-	__be32 word;
-	__be16 length;
-	__u8 next_header, hop_limit;
-	struct address source, destination;
-} __attribute__((packed));
-
-/* One router hop less (RFC 8200 section 3, RFC 1812 section 5.3.1). */
-static __always_inline void decrement_hop_limit(__u8 *header, __u8 family)
-{
-	if (family == 6) {
-		header[7]--;
-	} else {
-		__u32 sum = *(__u16 *)(header + 10) + bpf_htons(0x0100);
-
-		*(__u16 *)(header + 10) = sum + (sum >= 0xffff);
-		header[8]--;
-	}
-}
-
-/* The way to the far end, in `hop`. False: there is none that is known here. */
-static __always_inline bool route(struct __sk_buff *skb, const struct tunnel *tunnel, __u32 length, struct hop *hop)
-{
-	struct bpf_fib_lookup fib = {
-		.family = IN6,
-		.tot_len = skb->gso_size || tunnel->device ? 0 : length,
-		.ifindex = tunnel->device ? tunnel->device : skb->ifindex,
-	};
-	long result;
-
-	__builtin_memcpy(fib.ipv6_src, &tunnel->local, 16);
-	__builtin_memcpy(fib.ipv6_dst, &tunnel->remote, 16);
-	result = bpf_fib_lookup(skb, &fib, sizeof(fib), tunnel->device ? BPF_FIB_LOOKUP_OUTPUT : 0);
-	hop->serial = 0;
-	/* Linux leaves rules `from` an address out where the device is given: the route may be that by the tunnel device */
-	if (result == BPF_FIB_LKUP_RET_SUCCESS && (!tunnel->device || fib.ifindex == tunnel->device)) {
-		hop->serial = tunnel->serial;
-		hop->tick = bpf_jiffies64();
-		hop->device = fib.ifindex;
-		__builtin_memcpy(hop->destination, fib.dmac, ETH_ALEN);
-		__builtin_memcpy(hop->source, fib.smac, ETH_ALEN);
-		return true;
-	}
-	hop->device = tunnel->device;
-	if (!tunnel->device && result == BPF_FIB_LKUP_RET_NO_NEIGH)
-		hop->device = fib.ifindex;
-	return hop->device && result != BPF_FIB_LKUP_RET_FRAG_NEEDED;
-}
-
-/* Room for the outer header. A packet that has come out of a tunnel on this machine may still be marked as one that is in
- * a tunnel (that stays, also over virtual links), and the kernel marks none twice; nor need it if nothing is to be cut
- * into segments. */
-static __always_inline long make_room(struct __sk_buff *skb, __u8 family)
-{
-	const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
-	long result = bpf_skb_adjust_room(skb, IPV6_HEADER, BPF_ADJ_ROOM_MAC, flags);
-
-	if (result && !skb->gso_size && family == 6)
-		result = bpf_skb_adjust_room(skb, IPV6_HEADER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-	return result;
-}
-
-/* Wrap and send. TC_ACT_UNSPEC: it could not be, and the packet is as it was.
- *
- * Once in a tick the kernel's own output path is taken, which knows all about neighbours; what it finds holds for the
- * other packets of that tick. */
-static __always_inline int send(struct __sk_buff *skb, const __u32 l2, const struct cargo *cargo,
-				const struct tunnel *tunnel)
-{
-	__u32 front = l2, number = tunnel->serial & (HOPS - 1), segments = skb->gso_segs;
-	bool raw = tunnel->flags & TUNNEL_RAW, known = false;
-	struct hop *hop = bpf_map_lookup_elem(&hops, &number);
-	struct count *count;
-	struct ethhdr *ethernet;
-	struct outer6 *outer;
-
-	if (!hop)
-		return TC_ACT_UNSPEC;
-	if (!raw) {
-		known = hop->serial == tunnel->serial && hop->tick == bpf_jiffies64();
-		if (!known && !route(skb, tunnel, IPV6_HEADER + cargo->length, hop))
-			return TC_ACT_UNSPEC;
-	}
-	if (!skb->gso_size && skb->len > l2 + cargo->length &&
-	    bpf_skb_change_tail(skb, l2 + cargo->length, 0)) /* what pads a short frame */
-		return TC_ACT_UNSPEC;
-	if (make_room(skb, cargo->family))
-		return TC_ACT_UNSPEC;
-	if (!l2 && !raw) {
-		if (bpf_skb_change_head(skb, ETH_HLEN, 0))
-			return drop(SEND_FAILED);
-		front = ETH_HLEN;
-	}
-	ethernet = (void *)(long)skb->data;
-	outer = (void *)ethernet + front;
-	if ((void *)(outer + 1) + IPV4_HEADER > (void *)(long)skb->data_end)
-		return drop(SEND_FAILED);
-	outer->word = bpf_htonl(6 << 28 | cargo->traffic_class << 20);
-	outer->length = bpf_htons(cargo->length);
-	outer->next_header = cargo->family == 6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
-	outer->hop_limit = OUTER_HOP_LIMIT;
-	outer->source = tunnel->local;
-	outer->destination = tunnel->remote;
-	if (cargo->forwarded)
-		decrement_hop_limit((void *)(outer + 1), cargo->family);
-	number = tunnel->counter;
-	count = bpf_map_lookup_elem(&counts, &number);
-	if (count) {
-		count->packets_out += segments ? segments : 1;
-		count->bytes_out += cargo->length;
-	}
-	if (raw)
-		return bpf_redirect(tunnel->device, 0);
-	if (front)
-		ethernet->h_proto = bpf_htons(ETH_P_IPV6);
-	if (!front || !known)
-		return bpf_redirect_neigh(hop->device, NULL, 0, 0);
-	__builtin_memcpy(ethernet->h_dest, hop->destination, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, hop->source, ETH_ALEN);
-	return bpf_redirect(hop->device, 0);
-}
-
-/* The size of what goes over the path: of the largest segment, if a device is to make several of it. 0: not known. */
-static __always_inline __u32 on_the_path(struct __sk_buff *skb, __u32 l2, const struct packet *packet)
-{
-	__u8 offset;
-
-	if (!skb->gso_size)
-		return packet->length;
-	if (packet->protocol == IPPROTO_UDP)
-		return packet->upper + 8 + skb->gso_size;
-	if (packet->protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, l2 + packet->upper + 12, &offset, 1))
-		return 0;
-	return packet->upper + (offset >> 4) * 4 + skb->gso_size;
-}
 
 /* Why a packet does not go into any tunnel. */
 static __always_inline int refuse(const bool shortcut, enum reason reason)
@@ -162,7 +16,7 @@ static __always_inline int refuse(const bool shortcut, enum reason reason)
 }
 
 /* A copy that send_copies() made. */
-static __always_inline int send_copy(struct __sk_buff *skb, struct state *state)
+static __always_inline int send_copy(struct __sk_buff *skb, const struct settings *set, struct state *state)
 {
 	struct cargo cargo = {state->length, state->family, state->traffic_class, state->forwarded};
 	__u32 index = state->tunnel;
@@ -171,18 +25,23 @@ static __always_inline int send_copy(struct __sk_buff *skb, struct state *state)
 
 	state->waiting = false;
 	if (tunnel)
-		result = send(skb, 0, &cargo, tunnel);
+		result = send(skb, 0, set, &cargo, tunnel);
 	return result == TC_ACT_UNSPEC ? drop(SEND_FAILED) : result;
 }
 
 /* Whether a packet may go through a tunnel: TC_ACT_OK, or what becomes of it otherwise. */
-static __always_inline int admit(const struct packet *packet, __u32 size, const struct tunnel *tunnel, bool shortcut)
+static __always_inline int admit(struct __sk_buff *skb, const struct settings *set, const struct packet *packet,
+				 __u32 size, const struct tunnel *tunnel, bool shortcut)
 {
 	if (tunnel->flags & TUNNEL_AWAY)
 		return TC_ACT_UNSPEC;
-	if (packet->family == 6 && same(&packet->source, &tunnel->local) && same(&packet->destination, &tunnel->remote))
+	if (packet->family == tunnel->ends.family && same(&packet->source, &tunnel->ends.local) &&
+	    same(&packet->destination, &tunnel->ends.remote))
 		return refuse(shortcut, LOOP); /* RFC 2473 section 4.1.2 */
 	if (!size || size > tunnel->mtu) /* to be answered, or to be sent in fragments */
+		return TC_ACT_UNSPEC;
+	/* a last segment that is shorter would have another checksum, which the kernel does not make for us */
+	if (skb->gso_size && has_checksum(set, tunnel) && (packet->length - size) % skb->gso_size)
 		return TC_ACT_UNSPEC;
 	return TC_ACT_OK;
 }
@@ -205,7 +64,7 @@ static __always_inline int send_copies(struct __sk_buff *skb, const struct setti
 		tunnel = bpf_map_lookup_elem(&tunnels, &index);
 		if (!tunnel)
 			return TC_ACT_UNSPEC;
-		result = admit(packet, size, tunnel, cargo->forwarded);
+		result = admit(skb, set, packet, size, tunnel, cargo->forwarded);
 		if (result != TC_ACT_OK)
 			return result;
 		if (expired(state, tunnel->expires))
@@ -292,7 +151,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 	if (!set || !state)
 		return TC_ACT_UNSPEC;
 	if (!shortcut && state->waiting)
-		return send_copy(skb, state);
+		return send_copy(skb, set, state);
 	if (shortcut && (skb->pkt_type || skb->vlan_present)) /* not to this machine, or to one on a VLAN of it */
 		return TC_ACT_UNSPEC;
 	if (!parse(skb, l2, skb->len - l2, &packet))
@@ -351,12 +210,12 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 	if (!tunnel)
 		return TC_ACT_UNSPEC;
 	if (!mask) {
-		result = admit(&packet, size, tunnel, shortcut);
+		result = admit(skb, set, &packet, size, tunnel, shortcut);
 		if (result != TC_ACT_OK)
 			return result;
 		if (expired(state, tunnel->expires)) /* perhaps userspace knows better */
 			return TC_ACT_UNSPEC;
 	}
-	result = send(skb, l2, &cargo, tunnel);
+	result = send(skb, l2, set, &cargo, tunnel);
 	return result == TC_ACT_UNSPEC && mask ? drop(SEND_FAILED) : result;
 }

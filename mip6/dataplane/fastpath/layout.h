@@ -61,6 +61,8 @@ struct settings {
 	__u32 tunnel;    /* interface index of the tunnel device */
 	__u32 deliver;   /* interface that decapsulated packets enter by; 0: the one they came by */
 	__u32 eliminate; /* duplicates of what a node's far end may n-cast */
+	__u32 zero_checksum; /* in UDP over IPv6 (RFC 6935) */
+	__u32 spare;
 	__u64 key[2];    /* of what stands for a content; it stays while the maps do */
 };
 
@@ -88,23 +90,28 @@ struct chunk_key {
 	__u32 number;
 };
 
+/* Of a tunnel, or of a packet that arrived. */
+struct ends {
+	struct address local, remote;
+	__be16 local_port, remote_port; /* of UDP, else 0 */
+	__u32 family;			/* 4 or 6 */
+};
+
 enum {
-	TUNNEL_RAW = 1,   /* its device has no link-layer header */
-	TUNNEL_OTHER = 2, /* over IPv4 or in UDP: userspace receives its packets */
-	TUNNEL_AWAY = 4,  /* userspace sends over it */
+	TUNNEL_RAW = 1,  /* its device has no link-layer header */
+	TUNNEL_AWAY = 2, /* userspace sends over it */
 };
 
 struct tunnel {
-	struct address local, remote;
+	struct ends ends;
 	__u64 expires; /* on CLOCK_BOOTTIME in nanoseconds; 0: never */
 	__u32 device;  /* interface index; 0: the routes decide */
 	__u32 counter; /* index */
 	__u32 serial;  /* unlike that of any other */
 	__u16 mtu;
 	__u16 bid;
-	__u16 local_port, remote_port;
 	__u8 flags;
-	__u8 spare[3];
+	__u8 spare[7];
 };
 
 enum { SPI = 1, FLOW_LABEL = 2, SOURCE = 4, DESTINATION = 8, PORTS = 16 };
@@ -204,10 +211,6 @@ struct count {
 	__u64 packets_first, packets_duplicate; /* of what is n-cast */
 };
 
-struct ends {
-	struct address local, remote;
-};
-
 /* Of one CPU. */
 struct state {
 	__u64 tick; /* jiffies when `now` was read */
@@ -276,7 +279,7 @@ struct {
 	__type(value, struct count);
 } counts SEC(".maps");
 
-/* Pairs of outer addresses that some node has a tunnel between. */
+/* Ends that some node has a tunnel between. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 8);
