@@ -3,7 +3,7 @@
         cn               ha
          |               |
          +---- core -----+
-              /    \
+              /    \\
             ar1    ar2
              |      |
     terminal A      terminal B      two WLANs of 20 Mbit/s

@@ -3,7 +3,7 @@
         cn               ha
          |               |
          +---- core -----+
-              /    \
+              /    \\
             ar1    ar2
              |      |
         cellular   satellite        5 Mbit/s and 30 ms; 10 Mbit/s down and 1 up, and 250 ms each way

@@ -5,7 +5,7 @@
          | 2001:db8:c::/64
          |               |
          +---- core -----+
-              /    \
+              /    \\
            ar1      ar2       access routers, real router advertisements
             |        |
       WLAN  |        |  cellular

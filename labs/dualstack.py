@@ -4,7 +4,7 @@
          |               |         addresses 203.0.113.64/26 and the vehicle's 203.0.113.128/28 are routed to it
          | 2001:db8:c::/64, 192.0.2.0/24
          +---- core -----+
-              /    \
+              /    \\
            ar1      ar2            IPv6: a prefix that is advertised; IPv4: 10.0.N.0/24 behind a masquerade, which
             |        |             takes a port at random for each new mapping
             +-- mr --+             mobile router: home addresses 2001:db8:100::5 and 203.0.113.65

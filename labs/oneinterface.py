@@ -3,7 +3,7 @@
         cn               ha
          |               |
          +---- core -----+
-              /    \
+              /    \\
             ar1    ar2              2001:db8:a::/64, and 2001:db8:b::/64 with router preference high
              |R1    |R2
              +-lan--+               one link

@@ -3,7 +3,7 @@
         cn               ha
          |               |
          +---- core -----+
-              /    \
+              /    \\
             ar1    ar2
              |      |
             WLAN   cellular         without delay of their own: what is measured is the agents'

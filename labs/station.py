@@ -3,7 +3,7 @@
         cn               ha
          |               |
          +---- core -----+
-              /    \
+              /    \\
             ar1    ar2
              |      |
             WLAN   cellular         20 Mbit/s and 5 ms; 5 Mbit/s and 30 ms, with jitter

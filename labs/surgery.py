@@ -3,7 +3,7 @@
         cn               ha         the surgeon
          |               |
          +---- core -----+
-              /    \
+              /    \\
             ar1    ar2
              |      |
              A      B               10 and 20 ms; each loses one packet in twenty, at first
