@@ -159,7 +159,7 @@ def _load(bindings: Sequence[Mapping[str, Any]]) -> str:
                 continue
             full = f"{about['queue_ms']:.0f}{' (full)' if about['full'] else ''}"
             rates = (f"{about[key] / 1e6:.1f}" for key in ("rate", "capacity"))
-            rows.append((link, way, str(about["factor"]), *rates, full, _number(about["loss_percent"])))
+            rows.append((link, way, _number(about["factor"]), *rates, full, _number(about["loss_percent"])))
     return table(rows)
 
 

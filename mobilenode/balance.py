@@ -1,7 +1,7 @@
 """Load balancing: which part of the new flows each link takes, by what it carries and how well. Pure.
 
-How it thinks. For each link and direction a *factor* from 1 to 100 says how much it can take now, as a share of what
-the best one can; a balanced rule multiplies its weights with it. Running flows stay where they are (`mip6.memory`).
+How it thinks. For each link and direction a *factor* up to 100 says how much it can take now, as a share of what the
+best one can; a balanced rule multiplies its weights with it. Running flows stay where they are (`mip6.memory`).
 
     factor ~ capacity x (part of it that nothing uses) x (1 % / loss, where more than 1 % is lost)
 
@@ -9,8 +9,8 @@ the best one can; a balanced rule multiplies its weights with it. Running flows 
 * Its capacity is its `max_rate`; where that is not given, it is taken to be twice what the busiest of them carries.
 * A *queue*, one-way delay above the least of late, says that it is full, whoever fills it: its capacity is then no more
   than what it carries. What was learned so doubles every `FORGET` seconds that pass without a queue.
-* The factors in force change only when they say something else: some link's share of new flows by a tenth, or to a
-  third or three times of what it was; and not more often than every `HOLD` seconds. So they do not swing, and
+* The factors in force change only when they say something else: some link's share of new flows by a tenth, or that
+  of one against another by twice; and not more often than every `HOLD` seconds. So they do not swing, and
   downwards, where each change costs a Binding Update, there are twelve of these in a minute at most.
 """
 
@@ -33,7 +33,8 @@ HEADROOM = 2.0  # times what the busiest link carries is assumed to fit
 LEAST_CAPACITY = 1e6  # bit/s; a link is not loaded by a terminal session
 LEAST_SPARE = 0.05  # of the capacity: even a full link gives a new flow something
 HARMLESS = 0.01  # share of lost packets that is no reason to avoid a link
-STEP, RATIO = 0.1, 3.0  # changes of a share of the new flows that count
+LEAST_FACTOR = 0.01
+STEP, RATIO = 0.1, 2.0  # changes that count: of a share of all, and of one link's share against another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class _OneWay:
         self._loads: dict[str, _Load] = {}
         self._changed = -math.inf
         self._time = -math.inf
-        self.factors: dict[str, int] = {}
+        self.factors: dict[str, float] = {}
 
     def take(self, samples: Mapping[str, LinkSample], now: float) -> bool:
         seconds, self._time = now - self._time, now
@@ -114,7 +115,7 @@ class _OneWay:
         assumed = self._assumed()
         available = {name: one.available(assumed) for name, one in self._loads.items()}
         best = max(available.values())
-        factors = {name: max(1, round(BEST * one / best)) for name, one in available.items()}
+        factors = {name: max(LEAST_FACTOR, round(BEST * one / best, 2)) for name, one in available.items()}
         if not _differ(self.factors, factors):
             return False
         self.factors, self._changed = factors, now
@@ -149,7 +150,7 @@ class Balance:
         changed = [self._ways[Direction.UP].take(up, now), self._ways[Direction.DOWN].take(down, now)]
         return any(changed)
 
-    def factors(self) -> dict[Direction, Mapping[str, int]]:
+    def factors(self) -> dict[Direction, Mapping[str, float]]:
         """Those in force."""
         return {direction: way.factors for direction, way in self._ways.items()}
 
@@ -178,14 +179,12 @@ def _words(about: Mapping[str, Any]) -> str:
     rate, capacity = (f"{about[key] / 1e6:.1f}" for key in ("rate", "capacity"))
     full = f", full ({about['queue_ms']:.0f} ms of queue)" if about["full"] else ""
     loss = f", {about['loss_percent']:.1f} % lost" if about["loss_percent"] else ""
-    return f"carries {rate} of {capacity} Mbit/s{full}{loss}: factor {about['factor']}"
+    return f"carries {rate} of {capacity} Mbit/s{full}{loss}: factor {about['factor']:g}"
 
 
-def _differ(old: Mapping[str, int], new: Mapping[str, int]) -> bool:
+def _differ(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
     before = sum(old.get(name, BEST) for name in new)
     after = sum(new.values())
-    for name, factor in new.items():
-        one, other = old.get(name, BEST) / before, factor / after
-        if abs(one - other) >= STEP or max(one, other) >= RATIO * min(one, other):
-            return True
-    return False
+    shares = [(old.get(name, BEST) / before, factor / after) for name, factor in new.items()]
+    growth = [now / then for then, now in shares]
+    return any(abs(now - then) >= STEP for then, now in shares) or max(growth) >= RATIO * min(growth)

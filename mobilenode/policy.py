@@ -18,7 +18,7 @@ from mobilenode.movement import CareOfAddress
 from mobilenode.settings import Choice, FlowSettings, LastResort, Member
 
 BEST = 100  # the factor of the link that can take most
-NO_FACTORS: Mapping[str, int] = MappingProxyType({})
+NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 
 
 class Direction(Enum):
@@ -79,7 +79,7 @@ def links_of(usable: Iterable[CareOfAddress]) -> dict[str, int]:
     return bids
 
 
-def pick(choice: Choice, bids: Mapping[str, int], factors: Mapping[str, int] = NO_FACTORS) -> Picked:
+def pick(choice: Choice, bids: Mapping[str, int], factors: Mapping[str, float] = NO_FACTORS) -> Picked:
     """What `choice` comes to while the links of `bids` work; `factors` are those of `mobilenode.balance`."""
     for number, tier in enumerate(choice.tiers):
         found = [member for member in tier if member.link in bids]
@@ -98,7 +98,7 @@ def pick(choice: Choice, bids: Mapping[str, int], factors: Mapping[str, int] = N
     return Picked(drop=resort is not LastResort.DEFAULT, unreachable=resort is LastResort.UNREACHABLE)
 
 
-def _weights(members: Sequence[Member], factors: Mapping[str, int]) -> tuple[int, ...]:
+def _weights(members: Sequence[Member], factors: Mapping[str, float]) -> tuple[int, ...]:
     """With factors the best gets BEST and any at least 1, so that nothing is said anew because of a fraction."""
     if not factors:
         return tuple(member.weight for member in members)
@@ -110,7 +110,7 @@ def resolve(
     flows: Iterable[FlowSettings],
     usable: Iterable[CareOfAddress],
     direction: Direction,
-    factors: Mapping[Direction, Mapping[str, int]] = MappingProxyType({}),
+    factors: Mapping[Direction, Mapping[str, float]] = MappingProxyType({}),
 ) -> tuple[ResolvedFlow, ...]:
     """All flows by FID-PRI."""
     bids, loads = links_of(usable), factors.get(direction, NO_FACTORS)

@@ -111,7 +111,7 @@ class Registration:
     flows: tuple[FlowSettings, ...] = ()  # what the home agent is to hold; `flowchange` keeps both
     rules: tuple[FlowSettings, ...] = ()  # what this end does
     spent: frozenset[str] = frozenset()  # links whose monthly volume is used up: a last resort
-    factors: Mapping[Direction, Mapping[str, int]] = field(default_factory=dict)  # of `balance`
+    factors: Mapping[Direction, Mapping[str, float]] = field(default_factory=dict)  # of `balance`
     shares: bool = True  # the home agent applies `mip6.flowextension`, as far as is known
     send_times: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_UPDATE_RATE))
 

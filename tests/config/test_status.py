@@ -174,7 +174,7 @@ def test_balanced_links_are_shown_with_what_their_weights_follow() -> None:
     head = lines.index("load:")
     assert lines[head + 1 : head + 4] == [
         "  LINK   WAY   FACTOR  MBIT/S  CAPACITY  QUEUE MS   LOST %",
-        "  wlan0  up         -  -       -         -          -",
-        "  wlan0  down       5  18.0    20.0      42 (full)  2.5",
+        "  wlan0  up    -       -       -         -          -",
+        "  wlan0  down  5.0     18.0    20.0      42 (full)  2.5",
     ]
     assert "up 1:1,2:1 down 1:5,2:100" in text
