@@ -27,7 +27,7 @@ from labs.vehicle import CORRESPONDENT, MOBILE, Access, vehicle
 
 A, B = "A", "B"
 
-_WLAN = {"rate": 20_000_000}
+_WLAN = {"rate": 20_000_000, "delay": 0.01}
 _ACCESSES = (
     Access(A, "ar1", "2001:db8:a", "wlan0", bid=1, priority=10, figures=_WLAN | {"emulated": True}),
     Access(B, "ar2", "2001:db8:b", "wlan1", bid=2, priority=20, figures=_WLAN | {"emulated": True}),

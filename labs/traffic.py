@@ -248,21 +248,28 @@ class Traffic:
             sock.bind((self.spec.local[flow.family], 0))
             try:
                 await asyncio.get_running_loop().sock_connect(sock, (self.spec.remote[flow.family], flow.port))
-            except ConnectionRefusedError:  # between two pages
+            except ConnectionRefusedError:  # the server went between two pages
                 sock.close()
                 return
             reader, writer = await asyncio.open_connection(sock=sock, limit=CHUNK)
             writer.write(number.to_bytes(4, "big"))
-            end = total + flow.page
-            while total < end and (data := await reader.read(CHUNK)):
-                while len(data) < CHUNK and (more := await reader.read(CHUNK - len(data))):
-                    data += more
-                if data != content(total, CHUNK):
-                    raise ValueError(f"{flow.name}: wrong content in the {CHUNK} octets from {total}")
-                total += CHUNK
-                records.write(Record(total, 0, time.monotonic_ns()).encode())
-            writer.close()
-            whole = total == end
+            start = total
+            try:
+                while total < start + flow.page:
+                    if await reader.readexactly(CHUNK) != content(total, CHUNK):
+                        raise ValueError(f"{flow.name}: wrong content in the {CHUNK} octets from {total}")
+                    total += CHUNK
+                    records.write(Record(total, 0, time.monotonic_ns()).encode())
+            except asyncio.IncompleteReadError as over:
+                if over.partial:
+                    raise ValueError(f"{flow.name}: page ended inside a chunk, after {total} octets") from over
+                whole = False
+            except ConnectionResetError:  # it went before it had taken the connection
+                if total != start:
+                    raise
+                whole = False
+            finally:
+                writer.close()
 
     async def _flush(self) -> None:
         while True:

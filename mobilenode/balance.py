@@ -5,6 +5,7 @@ best one can; a balanced rule multiplies its weights with it. Running flows stay
 
     factor ~ capacity x (part of it that nothing uses) x (1 % / loss, where more than 1 % is lost)
 
+* Loss counts at once and is forgotten slowly: an idle path is probed so seldom that it looks good by chance.
 * What a link carries is what the kernel counts on it, foreign traffic included, smoothed over some seconds.
 * Its capacity is its `max_rate`; where that is not given, it is taken to be twice what the busiest of them carries.
 * A *queue*, one-way delay above the least of late, says that it is full, whoever fills it: its capacity is then no more
@@ -28,6 +29,7 @@ from mobilenode.settings import LinkSettings
 HOLD = {Direction.UP: 2.0, Direction.DOWN: 5.0}  # seconds between two changes of the factors
 SMOOTHING = 3.0  # seconds, of the load
 QUEUE = 0.03  # seconds of one-way delay above the least: the link is full
+FORGIVE = 15.0  # seconds that a loss lasts which is not seen again, falling off to a third
 FORGET = 15.0  # seconds without a queue that double a capacity that was learned from one
 HEADROOM = 2.0  # times what the busiest link carries is assumed to fit
 LEAST_CAPACITY = 1e6  # bit/s; a link is not loaded by a terminal session
@@ -63,7 +65,8 @@ class _Load:
 
     def take(self, sample: LinkSample, seconds: float) -> None:
         carried = sample.octets - self.octets
-        self.octets, self.loss, self.queue = sample.octets, sample.loss, sample.queue
+        self.octets, self.queue = sample.octets, sample.queue
+        self.loss = max(sample.loss, self.loss * math.exp(-seconds / FORGIVE))
         if carried >= 0:  # else the link is another one of that name
             rate = carried * 8 / seconds
             old = rate if self.rate is None else self.rate

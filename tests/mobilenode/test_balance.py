@@ -99,6 +99,13 @@ def test_a_link_that_is_much_better_does_not_hide_what_others_differ_by() -> Non
     assert pick(balance(wlan0=1, wwan0=1), {"wlan0": 1, "wwan0": 2}, factors).weights[0] < 50
 
 
+def test_a_loss_is_not_forgotten_because_the_next_few_probes_got_through() -> None:
+    links = Links(UNKNOWN)
+    links.run(5, loss={"wlan0": 0.2})
+    assert links.run(5)["wlan0"] < 10
+    assert links.run(60)["wlan0"] == BEST
+
+
 def test_either_direction_has_its_own() -> None:
     both = Balance(UNKNOWN)
     clean = {name: LinkSample(0) for name in ("wlan0", "wwan0")}
@@ -127,7 +134,7 @@ def test_downwards_the_factors_rest_for_five_seconds() -> None:
     links, changed = Links(UNKNOWN), []
     seen: dict[str, float] = {}
     for second in range(120):
-        factors = links.run(1, loss={"wlan0": 0.3 * (second // 2 % 2)})
+        factors = links.run(1, queue={"wlan0": 0.3 * (second // 2 % 2)})
         if factors != seen:
             changed.append(second)
             seen = factors
