@@ -18,9 +18,11 @@ More of a node's and a lab's abilities: `labs.namespaces`.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,7 @@ from labs.topology import Topology
 # how long one example takes says nothing here: machines are shared, and the suite runs on all cores
 settings.register_profile("shared", deadline=None, print_blob=True)
 settings.load_profile("shared")
+gc.set_threshold(50_000, 20, 20)  # by default a tenth of the simulation's time is spent looking for garbage
 
 MakeLab = Callable[..., Lab]
 
@@ -49,6 +52,18 @@ def lab() -> Iterator[MakeLab]:
             return labs.enter_context(Lab(topology, flows=flows))
 
         yield make
+
+
+WITH_NAMESPACES = ("dataplane", "labs", "netns", "system")
+"""Where tests marked `netns` may be: `tools/test` looks for them nowhere else."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """UsageError for a test that `tools/test` would not find."""
+    for item in items:
+        directory = item.path.relative_to(Path(__file__).parent).parts[0]
+        if item.get_closest_marker("netns") is not None and directory not in WITH_NAMESPACES:
+            raise pytest.UsageError(f"{item.nodeid}: tests in network namespaces are in {', '.join(WITH_NAMESPACES)}")
 
 
 TOGETHER = (

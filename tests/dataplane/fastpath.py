@@ -72,10 +72,9 @@ class FastPath:
         self.loaded.close()
 
     def drops(self) -> Counter[DropReason]:
-        drops = self.loaded.maps["drops"]
-        values = [drops.lookup(NUMBER.pack(number)) or b"" for number in range(len(DropReason))]
+        values = sorted(self.loaded.maps["drops"].items())
         return Counter(
-            {reason: sum(memoryview(value).cast("Q")) for reason, value in zip(DropReason, values, strict=True)}
+            {reason: sum(memoryview(value).cast("Q")) for reason, (_, value) in zip(DropReason, values, strict=True)}
         )
 
     def run(self, program: str, packet: bytes, **context: int) -> Outcome:
