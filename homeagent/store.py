@@ -63,7 +63,10 @@ class Store:
     def records(self) -> dict[IPv6Address, dict[str, Any]]:
         """All records. Those that are not JSON objects are kept aside in the table `unreadable`, and reported."""
         found: dict[IPv6Address, dict[str, Any]] = {}
-        for home, text in self._connection.execute("SELECT home_address, record FROM node").fetchall():
+        # as octets: text that is not UTF-8 passes the check of the file, and could not be read at all
+        rows = self._connection.execute("SELECT CAST(home_address AS BLOB), CAST(record AS BLOB) FROM node").fetchall()
+        for key, octets in rows:
+            home, text = (one.decode(errors="backslashreplace") for one in (key, octets))
             try:
                 record = json.loads(text)
                 if not isinstance(record, dict):
@@ -73,7 +76,7 @@ class Store:
                 log.event("record_unreadable", "error", file=self._path, home_address=home, error=str(error))
                 with self._connection:
                     self._connection.execute("INSERT INTO unreadable VALUES (?, ?, ?)", (home, text, _timestamp()))
-                    self._connection.execute("DELETE FROM node WHERE home_address = ?", (home,))
+                    self._connection.execute("DELETE FROM node WHERE CAST(home_address AS BLOB) = ?", (key,))
         return found
 
     def put(self, home_address: IPv6Address, record: Mapping[str, Any] | None, stored: Stored | None = None) -> None:

@@ -234,3 +234,15 @@ def test_a_file_of_another_version_is_refused_not_replaced(tmp_path: Path) -> No
     with pytest.raises(StoreError, match="version 99 of the file is not 1"):
         reopened(path)
     assert not list(tmp_path.glob("*.damaged-*"))
+
+
+def test_a_record_that_is_no_text_is_kept_aside(tmp_path: Path, logged: Callable[[], list[dict[str, object]]]) -> None:
+    """One octet that went bad within a text passes SQLite's own check of the file."""
+    path = tmp_path / "homeagent.sqlite"
+    run(path, (HOME, RECORD), (OTHER, RECORD))
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE node SET record = CAST(x'7bff7d' AS TEXT) WHERE home_address = ?", (str(HOME),))
+    file.close()
+    assert reopened(path) == {OTHER: RECORD}
+    assert [line["event"] for line in logged()] == ["record_unreadable"]
+    assert reopened(path) == {OTHER: RECORD} and len(logged()) == 1  # it is out of the way
