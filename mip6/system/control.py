@@ -109,7 +109,7 @@ class ControlServer:
     async def _answer(self, line: bytes) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _failure(f"request is not JSON: {error}")
         if not isinstance(request, dict):
             return _failure(f"request is a JSON {type(request).__name__}, expected an object")

@@ -37,7 +37,9 @@ def test_questions_are_answered_and_bad_ones_explained(tmp_path: Path) -> None:
 
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"[1]\n{oops\n" + b'{"command": "status"}\n')  # one connection, several requests
-        answers = [json.loads(await reader.readline()) for _ in range(3)]
+        writer.write(b"[" * 50_000 + b"\n")
+        answers = [json.loads(await reader.readline()) for _ in range(4)]
+        assert answers[3]["error"].startswith("request is not JSON")
         assert answers[0]["error"] == "request is a JSON list, expected an object"
         assert answers[1]["error"].startswith("request is not JSON")
         assert answers[2]["role"] == "homeagent"
