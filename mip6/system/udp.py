@@ -190,10 +190,10 @@ class UdpSockets:
             except BlockingIOError:
                 self.read_errors(sock, endpoint.address)
                 return
-            except OSError:
-                if self.read_errors(sock, endpoint.address):
-                    continue
-                raise
+            except OSError as error:  # an ICMP error; where the queue had no room for it, its number is all there is
+                if not self.read_errors(sock, endpoint.address):
+                    self.counts[f"udp_{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"] += 1
+                continue
             ends = _ends(endpoint, senders, source)
             self._take(endpoint, ends, _received_class(control), inner)
             if sock.fileno() < 0:  # closed by what a receiver did

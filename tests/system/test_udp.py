@@ -319,3 +319,20 @@ def test_a_path_mtu_that_no_path_has_is_not_believed() -> None:
     assert sockets.read_errors(ipv6, OWN)  # type: ignore[arg-type]
     assert [(str(one.remote), one.mtu) for one in ears.mtus] == [("192.0.2.9", 576), ("2001:db8:a::7", 1280)]
     assert sockets.counts["udp_emsgsize"] == 3
+
+
+def test_an_error_that_the_queue_had_no_room_for_is_counted() -> None:
+    ears = Ears()
+    sockets = ears.sockets()
+
+    class Refused(Quoting):
+        said = False
+
+        def recvmsg(self, *arguments: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, tuple[str, int]]:
+            if len(arguments) == 2 and not self.said:
+                self.said = True
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            raise BlockingIOError
+
+    sockets._readable(Refused(0, 0), UdpEndpoint(OWN), {})  # type: ignore[arg-type]
+    assert sockets.counts == {"udp_econnrefused": 1}
