@@ -3,10 +3,12 @@
     2026-01-01T12:00:00.123Z info binding_accepted home_address=2001:db8:100::5 bid=1 lifetime=600
 
 or the same as one JSON object. Field names that would carry key material are refused, so that no line ever has one.
+Warnings are what strangers can cause, so each has its rate; the next line that is written says how many were not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -14,9 +16,11 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from mip6.actions import Report
+from mip6.ratelimit import RateLimit
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
+WARNINGS_PER_SECOND, WARNINGS_AT_ONCE = 10, 100  # of one event
 SECRET_NAMES = frozenset({"key", "keys", "secret", "password", "key_file", "authenticator"})
 
 
@@ -31,16 +35,29 @@ class Log:
         self._threshold = LEVELS.index(level)
         self._write_line = _json_line if form == "json" else _text_line
         self._stream = stream
+        self._limits: dict[str, RateLimit] = {}  # of warnings; the names are those of the code
+        self._left_out: dict[str, int] = {}
 
     def write(self, event: str, level: str, fields: Mapping[str, object]) -> None:
-        """One line, if `level` is high enough. ValueError for a field whose name says that it is a key."""
+        """One line, if `level` is high enough. ValueError for a field whose name says that it is a key.
+
+        What cannot be written (a full disk, a reader that is gone) is lost: no agent ends for the sake of its log.
+        """
         if secret := SECRET_NAMES.intersection(fields):
             raise ValueError(f"log event {event}: field {', '.join(sorted(secret))} must not be logged")
         if LEVELS.index(level) < self._threshold:
             return
+        if level == "warning":
+            limit = self._limits.setdefault(event, RateLimit(WARNINGS_PER_SECOND, WARNINGS_AT_ONCE))
+            if not limit.allow(time.monotonic()):
+                self._left_out[event] = self._left_out.get(event, 0) + 1
+                return
+            if left_out := self._left_out.pop(event, 0):
+                fields = {**fields, "left_out": left_out}
         stream = self._stream or sys.stderr
-        stream.write(self._write_line(_now(), event, level, fields) + "\n")
-        stream.flush()
+        with contextlib.suppress(OSError):
+            stream.write(self._write_line(_now(), event, level, fields) + "\n")
+            stream.flush()
 
 
 def _now() -> str:

@@ -65,3 +65,26 @@ def test_key_material_is_refused_by_name() -> None:
 def test_unknown_level_or_form_names_the_choices(level: str, form: str) -> None:
     with pytest.raises(ValueError, match="expected one of"):
         Log(level, form)
+
+
+def test_a_flood_of_warnings_is_cut_and_says_how_much_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, now = io.StringIO(), 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    log = Log("info", "text", stream)
+    for _ in range(250):
+        log.write("discarded", "warning", {})
+        log.write("told", "info", {})
+    log.write("another", "warning", {})
+    now += 1.0
+    log.write("discarded", "warning", {"why": "spi"})
+    found = stream.getvalue().splitlines()
+    assert [sum(f" {event}" in line for line in found) for event in ("discarded", "told", "another")] == [101, 250, 1]
+    assert found[-1].endswith("warning discarded why=spi left_out=150")
+
+
+def test_a_log_that_cannot_be_written_ends_nobody() -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    Log("info", "text", Full()).write("started", "info", {})
