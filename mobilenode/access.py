@@ -27,6 +27,7 @@ UNANSWERED = 3  # Binding Updates without an answer until another way is tried (
 LAST_WAIT = 1.5  # seconds that the last of them has for its answer
 ROUND, LONGEST_ROUND = 30.0, 600.0  # seconds between turns once all ways were tried; doubled each round
 VERIFICATION = 2.0  # seconds that probes have to get through a new tunnel
+REMEMBERED = 256  # networks
 RETRY, LONGEST_RETRY = 3600.0, 86400.0  # seconds until the best way is tried again
 
 
@@ -88,9 +89,12 @@ class Access:
             if old is not None and old.key == key and old.memory.way in offered:
                 old.ways = offered
                 continue
-            memory = self._memories.setdefault(key, Memory(offered[0]))
+            memory = self._memories.pop(key, Memory(offered[0]))
             if memory.way not in offered:
-                memory = self._memories[key] = Memory(offered[0])
+                memory = Memory(offered[0])
+            self._memories[key] = memory  # the last one, and so the last to be forgotten
+            if len(self._memories) > REMEMBERED:
+                del self._memories[next(iter(self._memories))]
             self._links[wanted.name] = Attachment(key, offered, memory)
 
     def chosen(self) -> dict[str, Way]:

@@ -45,7 +45,7 @@ def carrier(sock: socket.socket, name: str) -> bool | None:
     try:
         fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", name.encode(), ctypes.addressof(value)))
     except OSError as error:
-        if error.errno in (errno.ENODEV, errno.EOPNOTSUPP):
-            return None
-        raise
+        if error.errno in (errno.EBADF, errno.EFAULT, errno.ENOTTY):  # ours
+            raise
+        return None  # missing (ENODEV), not able to tell (EOPNOTSUPP), asleep or hung (whatever its driver says)
     return bool(struct.unpack("=II", value.raw)[1])

@@ -48,6 +48,7 @@ _INFINITE = 0xFFFFFFFF
 _PREFERENCES = {0: 0, 1: 1, 3: -1}  # RTA_PREF as in RFC 4191 §2.1; the reserved value counts as medium
 _CARRIER_POLL = 0.05  # seconds
 _ADVERTISERS = 8  # routers remembered for a prefix, the latest
+_PREFIXES = 256  # prefixes whose routers are remembered, the latest to be new; more is not a link but an attack
 _LIFETIME_TOLERANCE = 2.0  # seconds by which an expiry may move without being news
 
 
@@ -156,6 +157,8 @@ class LinkWatcher:
                 known = self._advertisers.get((event.interface, prefix), ())
                 if option.valid_lifetime and event.source not in known:
                     self._advertisers[event.interface, prefix] = (*known, event.source)[-_ADVERTISERS:]
+                    if len(self._advertisers) > _PREFIXES:
+                        del self._advertisers[next(iter(self._advertisers))]
                     self._schedule()
 
     def _notified(self) -> None:

@@ -47,7 +47,14 @@ async def check_duplicate(address: IPv6Address, interface: str) -> bool:
         with _link_socket(interface) as link, _membership(group, interface):
 
             def readable() -> None:
-                data, (_, _, kind, _, _) = link.recvfrom(65536)
+                try:
+                    data, (_, _, kind, _, _) = link.recvfrom(65536)
+                except BlockingIOError:
+                    return
+                except OSError as error:  # the link went down (ENETDOWN)
+                    if not conflict.done():
+                        conflict.set_exception(error)
+                    return
                 if kind != socket.PACKET_OUTGOING and not conflict.done() and _claims(data, address, nonce):
                     conflict.set_result(None)
 
@@ -56,6 +63,8 @@ async def check_duplicate(address: IPv6Address, interface: str) -> bool:
                 body = bytes((NONCE, 1)) + nonce
                 _send(link, interface, UNSPECIFIED, group, Icmp6Type.NEIGHBOR_SOLICITATION, 0, address, body)
                 await asyncio.wait((conflict,), timeout=RETRANS_TIMER)
+                if conflict.done():
+                    conflict.result()
             finally:
                 loop.remove_reader(link.fileno())
     except OSError as error:

@@ -29,7 +29,7 @@ IPV6_HEADER = 40
 ETH_P_ALL, ETH_P_IPV6 = 0x0003, 0x86DD
 MAXIMUM_PACKET = 65536
 PACKETS_PER_TURN = 64  # then the loop sees to its other work
-SOCKETS_KEPT = 64  # sending sockets, one for each pair of source address and interface
+SOCKETS_KEPT = 64  # sending sockets, one for each source address and interface
 RECEIVE_BUFFER = 4 * 1024 * 1024
 
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
@@ -238,7 +238,7 @@ class PacketSender:
 
     def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
-        self._sockets: OrderedDict[tuple[IPv6Address, str | None], socket.socket] = OrderedDict()
+        self._sockets: OrderedDict[tuple[IPv6Address, str | None, int], socket.socket] = OrderedDict()
         self._link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
         self._link.setblocking(False)
 
@@ -266,7 +266,7 @@ class PacketSender:
 
     def _route(self, packet: bytes, source: IPv6Address, destination: IPv6Address, interface: str | None) -> None:
         scope = interface_index(interface) if interface else 0
-        key = source, interface
+        key = source, interface, scope  # a device that was plugged in again is another one, of the same name
         if key not in self._sockets:
             self._sockets[key] = _raw_socket(source, interface, scope)
         self._sockets.move_to_end(key)
