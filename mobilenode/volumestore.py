@@ -49,12 +49,17 @@ class VolumeStore:
             log.event("volumes_unreadable", "error", file=self._path, error=repr(error))
             return []
 
-    def write(self) -> None:
+    def text(self) -> str:
+        """The volumes as the file has them."""
+        return json.dumps(
+            {
+                name: {"begun": one.begun, "used": one.used, "counter": one.counter}
+                for name, one in self._found().items()
+            }
+        )
+
+    def write(self, text: str) -> None:
         """Keep the volumes, if they have changed."""
-        volumes = {
-            name: {"begun": one.begun, "used": one.used, "counter": one.counter} for name, one in self._found().items()
-        }
-        text = json.dumps(volumes)
         if text == self._written:
             return
         try:

@@ -65,7 +65,7 @@ def test_the_file_keeps_them_and_a_damaged_one_is_told(tmp_path: Path, capsys: p
     found = {"wwan0": Volume(BEGUN, 12, 34)}
     store = VolumeStore(tmp_path / "new" / "state.json", ["wwan0"], lambda: found)
     assert store.read() == []
-    store.write()
+    store.write(store.text())
     assert store.read() == [VolumeRestored("wwan0", BEGUN, 12, 34)]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["state.json"]
     (tmp_path / "new" / "state.json").write_text(json.dumps({"wwan0": 3}))
