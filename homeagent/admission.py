@@ -35,7 +35,7 @@ def judge(
     if not is_unicast_routable(care_of_address(request)):
         raise Discard("the care-of address is not unicast routable")
     # without MESG-ID the sequence number is the replay protection and outlives the binding (RFC 4285 §6)
-    guarded = bool(node.associations) and node.replay == "sequence"
+    guarded = request.guarded or (bool(node.associations) and node.replay == "sequence")
     if entry is not None and (entry.remembers(now) or guarded):
         check_sequence(entry, update.sequence)
     home_registration = bool(update.flags & UpdateFlag.HOME_REGISTRATION)

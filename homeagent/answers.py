@@ -30,7 +30,10 @@ class Exchange:
         """What the rules of registration need of it."""
         packet = self.packet
         has_option = packet.home_address is not None
-        return Request(self.update, packet.sender(), packet.source, has_option, self.proof.timestamp, self.event.outer)
+        proof, outer = self.proof, self.event.outer
+        return Request(
+            self.update, packet.sender(), packet.source, has_option, proof.timestamp, outer, guarded=proof.guarded
+        )
 
 
 def accept(settings: HomeAgentSettings, exchange: Exchange, accepted: Accepted, ipv4: tuple[Option, ...]) -> SendPacket:

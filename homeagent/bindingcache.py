@@ -122,6 +122,12 @@ class BindingCacheEntry:
         # the IPv4 home address is no longer used, but stays the node's (RFC 5555 §2.5)
         return replace(self, bindings=(), flows=(), prefixes=(), ipv4_prefixes=(), deleted=deleted)
 
+    def as_of(self, now: float) -> BindingCacheEntry:
+        """A restored entry whose times are possible: a clock that was set back meanwhile makes no binding live longer
+        than was granted."""
+        bindings = tuple(replace(one, expires=min(one.expires, now + one.lifetime)) for one in self.bindings)
+        return replace(self, bindings=bindings, deleted=None if self.deleted is None else min(self.deleted, now))
+
     def deadline(self) -> float | None:
         """When something of this entry ends by itself."""
         if self.bindings:

@@ -196,9 +196,15 @@ class Ipv4HomeAddresses:
 
     def hold(self, entry: BindingCacheEntry) -> None:
         """What this entry says, of an earlier run or of `bind`, is taken."""
-        address = entry.ipv4_home_address
-        if address is not None and self._usable(address):
-            self._owners[address], self._addresses[entry.home_address] = entry.home_address, address
+        address, home = entry.ipv4_home_address, entry.home_address
+        if address is None or not self._usable(address):
+            return
+        before = self._owners.get(address, home)
+        if before != home:  # one that is gone had it before: its record says so still
+            if not entry.bindings:
+                return
+            self._addresses.pop(before, None)
+        self._owners[address], self._addresses[home] = home, address
 
     def bind(
         self, node: NodeSettings, entry: BindingCacheEntry, update: BindingUpdate

@@ -43,6 +43,8 @@ from mip6.wire import FormError
 if TYPE_CHECKING:
     from random import Random
 
+CLOCK_STEP = 10.0  # seconds that the time of day may be set by before the records on disk are written anew
+
 
 class HomeAgent:
     """The engine. `random` gives the first sequence number of Binding Revocations."""
@@ -72,7 +74,7 @@ class HomeAgent:
             case events.TimerExpired():
                 return self._expire(now)
             case events.WallClockSet(offset):
-                self._offset = offset
+                return self._set_clock(offset)
             case events.DuplicateAddressChecked(address, duplicate):
                 return self._address_checked(address, duplicate, now)
             case events.PathMtuChanged(_, remote, mtu):
@@ -120,7 +122,7 @@ class HomeAgent:
                 result += [actions.StoreNode(home, None)]
                 continue
             try:
-                entry = reachable(self.settings, from_record(home, record, self._offset))
+                entry = reachable(self.settings, from_record(home, record, self._offset).as_of(now))
                 node = self._nodes.get(home) or NodeSettings(home_address=home)
                 self._set_entry(fitted(entry, node, self._ipv4.reserved))
             except (ValueError, KeyError, TypeError) as error:
@@ -302,8 +304,7 @@ class HomeAgent:
             "why": str(refusal),
         }
         report = Report("Binding Update refused", "warning", fields)
-        proved = refusal.status != BindingStatus.MIPV6_AUTH_FAIL
-        if not proved and exchange.event.outer is not None and not self._strangers.allow(now):
+        if refusal.status == BindingStatus.MIPV6_AUTH_FAIL and not self._strangers.allow(now):
             return [report]  # whoever spoofs addresses does not make this a reflector
         return [refuse(self.settings, exchange, refusal), report]
 
@@ -320,6 +321,14 @@ class HomeAgent:
         if self.settings.home_link is not None and (before is None or views.served(before) != views.served(entry)):
             result.append(actions.KernelChanged())
         return result
+
+    def _set_clock(self, offset: float) -> list[Action]:
+        """The time of day. Records have their times by it: when it steps (NTP, on a machine that started without),
+        those on disk would end at another moment."""
+        step, self._offset = abs(offset - self._offset), offset
+        if step < CLOCK_STEP:
+            return []
+        return [actions.StoreNode(home, entry.to_record(offset)) for home, entry in self._cache.items()]
 
     def _arm(self, home: IPv6Address) -> None:
         entry = self._cache.get(home)

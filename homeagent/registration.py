@@ -59,7 +59,7 @@ class Accepted:
 @dataclass(frozen=True, slots=True)
 class Request:
     """A Binding Update with what the packet around it said. `source` is the IPv6 source of the packet, `outer` the UDP
-    encapsulation that it came in."""
+    encapsulation that it came in. `guarded`: its sequence number is the replay protection."""
 
     update: BindingUpdate
     home_address: IPv6Address
@@ -67,6 +67,7 @@ class Request:
     has_home_address_option: bool
     timestamp: int | None = None  # MESG-ID, already checked
     outer: UdpEnds | None = None
+    guarded: bool = False
 
 
 def is_unicast_routable(address: IPAddress) -> bool:

@@ -24,12 +24,14 @@ class Discard(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What authentication found. `timestamp` is the accepted MESG-ID, `answer` the one to send back."""
+    """What authentication found. `timestamp` is the accepted MESG-ID, `answer` the one to send back. `guarded`: only
+    the sequence number tells a replay."""
 
     association: SecurityAssociation | None = None
     timestamp: int | None = None
     answer: int | None = None
     refusal: Refusal | None = None
+    guarded: bool = False
 
 
 def authenticate(
@@ -76,11 +78,15 @@ def authenticate(
     mine_now = ntp_timestamp(wall)
     last = entry.timestamp if entry is not None else 0
     off = ntp_difference(stamp.timestamp, mine_now)
+    # a last timestamp from the future: this clock was set back since, and no honest one would be accepted until then
+    guarded = bool(last) and ntp_difference(last, mine_now) > node.timestamp_window
+    if guarded:
+        last = 0
     if abs(off) > node.timestamp_window or (last and ntp_difference(stamp.timestamp, last) <= 0):
         why = f"MESG-ID is {off:+.1f} s off" if abs(off) > node.timestamp_window else "MESG-ID was used before"
         answer = mine_now >> 32 << 32 | stamp.timestamp & 0xFFFFFFFF
         return Proof(association, answer=answer, refusal=Refusal(BindingStatus.MIPV6_ID_MISMATCH, why))
-    return Proof(association, timestamp=stamp.timestamp, answer=stamp.timestamp)
+    return Proof(association, timestamp=stamp.timestamp, answer=stamp.timestamp, guarded=guarded)
 
 
 def protect(answer: Message, proof: Proof, node: NodeSettings, packet: SignallingPacket) -> bytes:

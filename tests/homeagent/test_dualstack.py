@@ -259,6 +259,24 @@ def test_addresses_of_the_pool_stay_their_nodes_until_another_needs_them() -> No
     assert ask(scripts[0])[0] == IPv4Status.DYNAMIC_ASSIGNMENT_UNAVAILABLE
 
 
+def test_an_address_of_the_pool_that_went_on_to_another_node_has_one_owner_after_a_restart() -> None:
+    nodes = [replace(ROUTER, home_address=HOME + n, identifier=f"n{n}", prefixes=()) for n in range(2)]
+    settings = replace(SETTINGS4, nodes=tuple(nodes), ipv4_home_pool=IPv4Network("192.0.2.1/32"))
+    scripts = [Script(settings, node) for node in nodes]
+    scripts[1].agent = scripts[0].agent
+    any_address = IPv4HomeAddress(32, False, IPv4Address(0))
+    flags = UpdateFlag.ACKNOWLEDGE | UpdateFlag.HOME_REGISTRATION
+    records = {}
+    for script, lifetime in ((scripts[0], 600), (scripts[0], 0), (scripts[1], 600)):
+        script.update(any_address, bid(1, WLAN), flags=flags, lifetime=lifetime)
+        records |= {one.home_address: one.record for one in script.seen if isinstance(one, actions.StoreNode)}
+    for order in (records, dict(reversed(records.items()))):
+        again = Script(settings, nodes[0], sequence=10, now=200.0)
+        again.agent.restore({home: record for home, record in order.items() if record}, again.now)
+        answer = again.update(any_address, bid(1, WLAN), flags=flags).find(IPv4AddressAcknowledgement)
+        assert answer.status == IPv4Status.DYNAMIC_ASSIGNMENT_UNAVAILABLE
+
+
 def test_all_of_it_survives_a_restart() -> None:
     script = Script(WITH_HOME)
     script.update(IPv4HomeAddress(32, False, HOME4), bid(3, INSIDE), outer=ends(NAT, 20001))

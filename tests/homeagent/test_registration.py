@@ -300,6 +300,51 @@ def test_a_care_of_address_inside_the_tunnel_itself_is_none(care_of: IPv6Address
         assert (ack.status, script.bindings()) == (S.INVALID_CARE_OF_ADDRESS, {1: str(WLAN)})
 
 
+def stored(done: list[actions.Action]) -> dict[str, object]:
+    (record,) = [one.record for one in done if isinstance(one, actions.StoreNode)]
+    assert record is not None
+    return dict(record)
+
+
+def test_what_is_on_disk_follows_the_time_of_day_when_that_is_set() -> None:
+    """A machine without a clock of its own starts in 1970; when NTP has told it better, a restart loses nothing."""
+    script = Script()
+    script.agent.handle(events.WallClockSet(5.0), script.now)
+    script.update(bid(1, WLAN), stamp=ntp_timestamp(script.now + 5.0))
+    assert script.agent.handle(events.WallClockSet(5.2), script.now) == []
+    record = stored(script.agent.handle(events.WallClockSet(WALL), script.now))
+    again = Script()
+    again.agent.restore({HOME: record}, again.now)
+    assert again.bindings() == {1: str(WLAN)}
+
+
+def test_a_clock_that_was_set_back_makes_no_binding_live_longer() -> None:
+    script = Script()
+    script.update(bid(1, WLAN))
+    record = stored(script.seen)
+    again = Script()
+    again.agent.handle(events.WallClockSet(WALL - 86400), again.now)
+    again.agent.restore({HOME: record}, again.now)
+    again.pass_time(601)
+    assert again.bindings() == {}
+
+
+def test_a_home_agent_whose_clock_was_wrong_locks_nobody_out() -> None:
+    """What it accepted by a clock that was ahead is in the future now: until then only the sequence number can tell a
+    replay (RFC 4285 §6, RFC 6275 §9.5.1)."""
+    script = Script()
+    script.agent.handle(events.WallClockSet(WALL + 8 * 3600), script.now)
+    script.update(bid(1, WLAN), stamp=ntp_timestamp(script.now + WALL + 8 * 3600))
+    script.agent.handle(events.WallClockSet(WALL), script.now)
+    old = script.packet(bid(1, CELLULAR), sequence=script.sequence)
+    script.give(old)
+    assert script.answer()[1].status == S.SEQUENCE_NUMBER_OUT_OF_WINDOW  # type: ignore[attr-defined]
+    assert script.update(bid(1, CELLULAR)).status == S.ACCEPTED
+    replayed = script.packet(bid(1, WLAN), stamp=ntp_timestamp(script.now + WALL - 1))
+    script.give(replayed)
+    assert script.answer()[1].status == S.MIPV6_ID_MISMATCH  # type: ignore[attr-defined]
+
+
 def test_a_path_mtu_of_a_stranger_is_no_news_and_follows_a_binding_that_comes_back() -> None:
     script = Script()
     script.update(bid(1, WLAN), bid(2, CELLULAR), flags=AHRO)
