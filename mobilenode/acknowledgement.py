@@ -19,7 +19,7 @@ from mip6.options import (
     NatDetection,
 )
 from mobilenode.bindingupdatelist import PLAIN, FlowBinding, SentUpdate
-from mobilenode.registration import Mode, Registration
+from mobilenode.registration import SLOWEST_RETRY, Mode, Registration
 
 ACCEPTED_BELOW = 128
 CLOCK_TOLERANCE = 2.0  # seconds: the answer has whole seconds only, and travelled
@@ -69,7 +69,7 @@ def _accepted(state: Registration, sent: SentUpdate, message: BindingAcknowledge
     state.update_list.supersede(sent)
     if state.in_flight is not None and state.in_flight not in state.update_list.outstanding:
         state.in_flight = None
-    state.hold = None
+    state.hold = state.stopped = None
     if update.deregisters:
         return _deregistered(state, sent)
     if message.lifetime == 0:  # accepted for no time at all: nothing is bound
@@ -176,8 +176,8 @@ def _rejected(state: Registration, sent: SentUpdate, status: int, now: float) ->
             return [Report("binding update refused, trying otherwise", "warning", fields), *otherwise]
     match status:
         case BindingStatus.MIPV6_AUTH_FAIL | BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED:
-            state.stopped = status  # RFC 4285 §5.1, RFC 6275 §11.7.3: no more Binding Updates
-            return [Report("binding update refused, giving up", "error", fields)]
+            state.stop(status, now)  # RFC 4285 §5.3: no more Binding Updates, but the only uplink is not lost for ever
+            return [Report("binding update refused, giving up", "error", {**fields, "retry_after": SLOWEST_RETRY})]
         case BindingStatus.REGISTRATION_TYPE_CHANGE_DISALLOWED if not update.deregisters and state.refusals == 0:
             state.purge, state.cleared = True, False  # RFC 6275 §11.7.3: delete, then register with the right flags
             state.refusals += 1

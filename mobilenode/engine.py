@@ -241,11 +241,11 @@ class MobileNode:
                 fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
                 actions.append(Report("care-of address withdrawn", fields=fields))
         if actions:
-            state.hold = None
+            state.hold = state.stopped = None
             self._agents.links_changed(now)
         if (home is None) != (state.home is None):
             actions.append(Report("home link found" if home else "home link left"))
-            state.hold, state.cleared, self._announced = None, False, False
+            state.hold, state.stopped, state.cleared, self._announced = None, None, False, False
         state.care_of, state.home = care_of, home
         if self._goodbye is None:
             state.goal = Goal.NOTHING if home is not None else Goal.REGISTERED

@@ -93,7 +93,8 @@ class HomeAgents:
         return times
 
     def links_changed(self, now: float) -> None:
-        """There is a new way: what rests is tried at once."""
+        """There is a new way: what rests is tried at once, and who said never may be asked again."""
+        self._stopped.clear()
         if self._discovery is not None:
             self._discovery.due = now
         if self._rest is not None:

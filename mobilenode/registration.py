@@ -87,7 +87,7 @@ class Registration:
     overwrite: bool = True  # the home agent may hold bindings this list knows nothing of
     purge: bool = False  # everything has to be deregistered before it is registered anew (status 139)
     cleared: bool = False  # the home agent said that it holds nothing
-    stopped: int | None = None  # the status after which no Binding Update is sent any more
+    stopped: int | None = None  # the status after which no Binding Update is sent, until `hold` is over
     hold: float | None = None  # after a refusal: no Binding Update before then
     refusals: int = 0
     refused: dict[int, RefusedBinding] = field(default_factory=dict)
@@ -262,6 +262,10 @@ class Registration:
         self.hold = now + wait
         self.in_flight = None
         return wait
+
+    def stop(self, status: int, now: float) -> None:
+        """Send nothing for as long as it may be: what was found wrong is seldom set right without people."""
+        self.stopped, self.hold, self.in_flight = status, now + SLOWEST_RETRY, None
 
     def bind(
         self, binding: Binding, lifetime: int, sent: SentUpdate, advice: int | None, nat: NatDetection | None = None

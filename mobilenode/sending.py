@@ -25,7 +25,7 @@ def advance(state: Registration, now: float) -> list[Action]:
     state.refused = {bid: one for bid, one in state.refused.items() if now < one.retry}
     actions += _drop_ending(state, now)
     if state.hold is not None and state.hold <= now:
-        state.hold = None
+        state.hold = state.stopped = None
     state.due = None
     update = work(state, now)
     if update is None:
@@ -101,9 +101,9 @@ def deadline(state: Registration) -> tuple[float, str] | None:
     times: list[tuple[float, str]] = []
     if state.due is not None:
         times.append((state.due, "binding update"))
+    if state.hold is not None:
+        times.append((state.hold, "retry after refusal"))
     if state.stopped is None:
-        if state.hold is not None:
-            times.append((state.hold, "retry after refusal"))
         times += [(one.retry, "retry of a BID") for one in state.refused.values()]
         if state.goal is Goal.REGISTERED and state.due is None and state.hold is None and state.active():
             times += [(one.refresh, "refresh") for one in state.update_list.held.values()]
