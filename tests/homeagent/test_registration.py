@@ -10,6 +10,7 @@ import pytest
 from homeagent.engine import HomeAgent
 from homeagent.settings import NodeSettings
 from mip6 import actions, events
+from mip6.auth import ntp_timestamp
 from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import (
     AlternateCareOfAddress,
