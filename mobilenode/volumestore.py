@@ -32,7 +32,8 @@ class VolumeStore:
             for name in self._links:
                 if name in counts:
                     handle(LinkCounted(name, counts[name].received + counts[name].sent))
-            self.write()
+            text = self.text()
+            await asyncio.to_thread(self.write, text)  # a sync of a slow card must not hold up the tunnels
             await asyncio.sleep(INTERVAL)
 
     def read(self) -> list[VolumeRestored]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
@@ -266,7 +267,7 @@ def test_an_address_of_the_pool_that_went_on_to_another_node_has_one_owner_after
     scripts[1].agent = scripts[0].agent
     any_address = IPv4HomeAddress(32, False, IPv4Address(0))
     flags = UpdateFlag.ACKNOWLEDGE | UpdateFlag.HOME_REGISTRATION
-    records = {}
+    records: dict[IPv6Address, Mapping[str, object] | None] = {}
     for script, lifetime in ((scripts[0], 600), (scripts[0], 0), (scripts[1], 600)):
         script.update(any_address, bid(1, WLAN), flags=flags, lifetime=lifetime)
         records |= {one.home_address: one.record for one in script.seen if isinstance(one, actions.StoreNode)}
