@@ -27,13 +27,19 @@ _SCHED_SLACK = 0.0002  # seconds: shorter waits than this are not worth a sleep
 
 def send(destination: str, size: int, rate: float, seconds: float) -> tuple[int, float]:
     """Send IPv6 packets of `size` octets at `rate` packets per second (0: as fast as it goes); how many and in what
-    time."""
-    messages, _alive = outgoing([memoryview(bytearray(b"x" * (size - HEADERS)))] * BATCH)
+    time. No two are equal: each has the number of its batch and its own in it."""
+    length = size - HEADERS
+    contents = bytearray(b"".join(bytes(4) + bytes((number,)) * (length - 4) for number in range(BATCH)))
+    view = memoryview(contents)
+    messages, _alive = outgoing([view[at : at + length] for at in range(0, len(contents), length)])
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect((destination, PORT))
         descriptor = sock.fileno()
-        sent, start = 0, time.perf_counter()
+        sent, batch, start = 0, 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < seconds:
+            batch += 1
+            for at in range(4):
+                contents[at::length] = bytes((batch >> 8 * at & 0xFF,)) * BATCH
             if rate and (ahead := (sent + BATCH) / rate - elapsed) > _SCHED_SLACK:
                 time.sleep(ahead)
             sent += send_many(descriptor, messages)

@@ -173,25 +173,26 @@ __attribute__((noinline)) int is_duplicate(struct content *content, __u32 path, 
 		return 0;
 	bpf_spin_lock(&bucket->lock);
 	for (way = 0; way < WAYS; way++) {
-		if (bucket->known[way].content.halves[0] == content->halves[0] &&
-		    bucket->known[way].content.halves[1] == content->halves[1])
+		if (bucket->halves[way] == content->halves[0] && bucket->known[way].half == content->halves[1])
 			break;
-		if ((__s64)(bucket->known[way].seen - bucket->known[oldest & (WAYS - 1)].seen) < 0)
+		if ((__s64)(bucket->seen[way] - bucket->seen[oldest & (WAYS - 1)]) < 0)
 			oldest = way;
 	}
 	if (way < WAYS) {
 		known = &bucket->known[way & (WAYS - 1)];
 		repeated = is_repeated(known, path, now);
 	} else {
-		known = &bucket->known[oldest & (WAYS - 1)];
-		known->content = *content;
+		way = oldest & (WAYS - 1);
+		bucket->halves[way] = content->halves[0];
+		known = &bucket->known[way];
+		known->half = content->halves[1];
 		known->repeats = false;
 		known->places = 1;
 		known->paths[0] = path;
 		known->counts[0] = known->delivered = 1;
 		known->delivered_at = now;
 	}
-	known->seen = now;
+	bucket->seen[way & (WAYS - 1)] = now;
 	bpf_spin_unlock(&bucket->lock);
 	return repeated;
 }

@@ -188,8 +188,8 @@ struct content {
 /* Who brought a content how often; mip6/duplicates.py says what floor and mark are for. Until a path brings it a second
  * time (`repeats`) they do not count. Times are on CLOCK_BOOTTIME in nanoseconds. */
 struct copies {
-	struct content content;
-	__u64 seen, delivered_at, marked_at;
+	__u64 half; /* the content's second */
+	__u64 delivered_at, marked_at;
 	__u32 delivered, floor, mark;
 	__u8 repeats, places, spare[2];
 	__u32 counts[PATHS];
@@ -199,6 +199,8 @@ struct copies {
 struct bucket {
 	struct bpf_spin_lock lock;
 	__u32 spare;
+	__u64 halves[WAYS]; /* of the contents the first: what is searched lies close together */
+	__u64 seen[WAYS];
 	struct copies known[WAYS];
 };
 
