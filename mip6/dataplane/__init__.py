@@ -8,6 +8,7 @@ from mip6.dataplane.attachments import Attachments
 from mip6.dataplane.ebpf import EbpfDataPlane
 from mip6.dataplane.interface import DataPlane, DataPlaneError, OnPathMtu
 from mip6.dataplane.libbpf import LibbpfError
+from mip6.dataplane.predecessor import release
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forwarding import IPV6_HEADER, MINIMUM_MTU
 from mip6.system import log
@@ -51,3 +52,4 @@ def _remove_programs(device: str) -> None:
     attachments = Attachments(device)
     attachments.remove_all()
     attachments.close()
+    release()

@@ -100,11 +100,12 @@ class Attachments:
         """What is ours in the kernel, of this life or an earlier one."""
         return [one for device in devices(self._requests) for one in self._filters.present(device.index)]
 
-    def apply(self, programs: Mapping[str, Program], map_ids: Collection[int], shortcut: bool) -> None:
-        """Attach what is missing or out of date, then detach what is too much.
+    def apply(self, programs: Mapping[str, Program], map_ids: Collection[int], shortcut: bool) -> bool:
+        """Attach what is missing or out of date, then detach what is too much. Whether anything was attached.
 
         A filter with the same program over the maps `map_ids` stays as it is. What the kernel refuses is logged once.
         """
+        attached = False
         present = devices(self._requests)
         places = wanted(present, self._tunnel, self._access, shortcut)
         for device in present:
@@ -115,8 +116,10 @@ class Attachments:
                 before = held.pop(place, None)
                 if before is None or not self._fits(before, programs[name], map_ids):
                     self._attach(place, device, programs[name])
+                    attached = True
             for one in held.values():
                 self._filters.detach(one)
+        return attached
 
     def remove_all(self) -> list[str]:
         """Take everything away that is ours; in words what it was."""

@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from ipaddress import IPv6Address
 
 from mip6.dataplane.attachments import Attachments
 from mip6.dataplane.interface import Counters, TunnelCounters
-from mip6.dataplane.libbpf import LibbpfError, Map, Object, Program
-from mip6.dataplane.maps import OBJECT, Devices, FastPathMaps, load
+from mip6.dataplane.libbpf import LibbpfError, Object
+from mip6.dataplane.maps import Devices, FastPathMaps, load
+from mip6.dataplane.predecessor import counted, hold, release, take_over
 from mip6.dataplane.sharedmemory import ELIMINATE
 from mip6.dataplane.shortcut import ShortCut, Way
 from mip6.dataplane.userspace import UserspaceDataPlane
@@ -30,7 +31,6 @@ from mip6.forwarding import DropReason, ForwardingTable
 from mip6.system import log
 from mip6.system.interfaces import interface_index
 from mip6.system.rtnetlink import GROUP_LINK, GROUP_TC, Notifications
-from mip6.system.trafficcontrol import Filter
 from mip6.system.udp import UdpSockets
 
 POLL = 1.0  # seconds between looks at what nobody tells about
@@ -57,7 +57,7 @@ class EbpfDataPlane:
             stack.callback(self._attachments.close)
             running = self._attachments.held()
             self._waits = bool(running)  # what runs of an earlier life goes on until our first settled table
-            self._object, self._old = _load(running)
+            self._object, self._old = take_over(running)
             self._adopted = self._waits and self._old is None
             stack.callback(self._close_programs)
             slow.memory.program = self._object.programs[ELIMINATE]
@@ -93,6 +93,7 @@ class EbpfDataPlane:
         self._loop.remove_reader(self._shortcut.fileno())
         if remove:
             self._attachments.remove_all()
+            release()
         elif self._shortcut.chosen:
             self._set_way(Way(False, False, "nobody watches the firewall any more"))
         self._news.close()
@@ -132,7 +133,7 @@ class EbpfDataPlane:
         """Our maps are filled. If they are new, our programs take the place of the old ones, and go on counting."""
         self._apply()
         if self._old is not None:
-            self._before = _sum(self._before, _counted(self._old))
+            self._before = _sum(self._before, counted(self._old))
             for one in self._old.values():
                 one.close()
             self._old = None
@@ -147,12 +148,12 @@ class EbpfDataPlane:
 
     def _grow(self, table: ForwardingTable) -> None:
         """The maps have no room for `table`: programs with more take their place."""
-        full, counted = self._object, self._maps
+        full, outgrown = self._object, self._maps
         self._object, self._maps, nodes = self._with_room(table)
         if self._adopted or not self._waits:
             self._adopted = self._waits = False
             self._apply()
-            self._before = _sum(self._before, counted.counters())
+            self._before = _sum(self._before, outgrown.counters())
         self._slow.memory.program = self._object.programs[ELIMINATE]
         full.close()
         log.event("fast_path_grown", nodes=nodes)
@@ -215,61 +216,8 @@ class EbpfDataPlane:
     def _apply(self) -> None:
         if self._adopted or not self._waits:
             map_ids = {one.id for name, one in self._object.maps.items() if "." not in name}
-            self._attachments.apply(self._object.programs, map_ids, self._way.shortcut)
-
-
-def _load(running: Collection[Filter]) -> tuple[Object, Mapping[str, Map] | None]:
-    """Our programs: over the maps of the `running` ones when those are the same as ours; else over new maps, with the
-    old ones besides (none when we may not have them), None when nothing runs or it was taken over."""
-    if not running:
-        return load(), None
-    old = _maps_of(running)
-    reason = "its maps cannot be had"
-    if old:
-        try:
-            loaded = Object(OBJECT, reuse=old)
-        except LibbpfError as error:
-            reason = str(error).splitlines()[0]
-        else:
-            other = next((one.program for one in running if not _is_same(one, loaded.programs)), None)
-            if other is None:
-                for one in old.values():
-                    one.close()
-                log.event("fast_path_adopted", programs=len(running))
-                return loaded, None
-            loaded.close()
-            reason = f"{other} is another program now"
-    log.event("fast_path_replaced", reason=reason)
-    return load(), old
-
-
-def _maps_of(running: Iterable[Filter]) -> Mapping[str, Map]:
-    """The maps of running programs; none when we may not have them."""
-    for one in running:
-        try:
-            program = Program.by_id(one.program_id)
-            maps = program.maps()
-            program.close()
-        except LibbpfError as error:
-            log.event("fast_path_not_readable", "warning", program=one.program, reason=str(error))
-            continue
-        return maps
-    return {}
-
-
-def _counted(old: Mapping[str, Map]) -> Counters:
-    """What was counted in the maps of an earlier life; nothing if their layout was another one."""
-    try:
-        return FastPathMaps(old).counters()
-    except LibbpfError as error:
-        log.event("fast_path_counts_anew", reason=str(error))
-        return Counters()
-
-
-def _is_same(held: Filter, programs: Mapping[str, Program]) -> bool:
-    running = Program.by_id(held.program_id)
-    running.close()
-    return held.program in programs and programs[held.program].tag == running.tag
+            if self._attachments.apply(self._object.programs, map_ids, self._way.shortcut):
+                hold(self._object)
 
 
 def _sum(*parts: Counters) -> Counters:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import runpy
 import shutil
 import socket
@@ -16,12 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from mip6.dataplane import ebpf
+from mip6.dataplane import predecessor
 from mip6.dataplane.ebpf import EbpfDataPlane
+from mip6.dataplane.libbpf import LibbpfError, Program
 from mip6.dataplane.maps import OBJECT, load
 from mip6.dataplane.userspace import UserspaceDataPlane
 from mip6.forward import Arrival
 from mip6.forwarding import Node, Tunnel
+from mip6.system import notify
 from mip6.system.tun import Tun
 from tests.dataplane.fastpath import outer_packet
 from tests.dataplane.test_reference import AGENT, HOME, PEER, WLAN, table, udp
@@ -84,6 +88,80 @@ def newer(tmp_path: Path) -> Path:
     return tmp_path / "newer.bpf.o"
 
 
+class Manager:
+    """What systemd keeps of a unit, from one of its processes to the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(path))
+        self._kept: dict[str, list[int]] = {}
+
+    def close(self) -> None:
+        self._read()
+        self._socket.close()
+        for fd in [fd for fds in self._kept.values() for fd in fds]:
+            os.close(fd)
+
+    def take(self, name: str) -> list[int]:
+        """As `notify.kept` in a process that was started with them."""
+        self._read()
+        return [os.dup(fd) for fd in self._kept.get(name, [])]
+
+    def _read(self) -> None:
+        while True:
+            try:
+                state, fds, _, _ = socket.recv_fds(self._socket, 1000, 64)
+            except BlockingIOError:
+                return
+            said = dict(line.split("=", 1) for line in state.decode().splitlines())
+            if "FDSTOREREMOVE" in said:
+                for fd in self._kept.pop(said["FDNAME"], []):
+                    os.close(fd)
+            elif "FDSTORE" in said:
+                assert said["FDPOLL"] == "0"  # polling a map says that it has failed
+                self._kept.setdefault(said["FDNAME"], []).extend(fds)
+
+
+@pytest.fixture(params=["by their ids", "from systemd"])
+def found(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """How a process gets hold of programs: the second way is for units, which may not take the first."""
+    if request.param == "by their ids":
+        yield
+        return
+
+    def refused(number: int) -> Program:
+        raise LibbpfError(f"program {number}", errno.EPERM)
+
+    manager = Manager(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setattr(notify, "kept", manager.take)
+    monkeypatch.setattr(Program, "by_id", refused)
+    yield
+    manager.close()
+
+
+@pytest.mark.usefixtures("found")
+def test_a_restart_loses_no_packet_and_no_count(far: socket.socket, capfd: pytest.CaptureFixture[str]) -> None:
+    async def story() -> None:
+        stream, old = Stream(far), plane()
+        old.start()
+        old.set_table(table())
+        with stream.running():
+            await until(lambda: stream.sent > 100)
+            old.stop(remove=False)
+            new = plane()
+            new.start()
+            new.set_table(table())
+            at = stream.sent
+            await until(lambda: stream.sent > at + 100)
+        await stream.counted(new)
+        new.stop(remove=True)
+
+    asyncio.run(story())
+    assert "fast_path_adopted" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("found")
 def test_an_upgrade_loses_no_packet_and_no_count(
     far: socket.socket, newer: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,11 +173,11 @@ def test_an_upgrade_loses_no_packet_and_no_count(
         with stream.running():
             await until(lambda: stream.sent > 100)
             old.stop(remove=False)
-            monkeypatch.setattr(ebpf, "OBJECT", newer)
-            monkeypatch.setattr(ebpf, "load", partial(load, newer))
+            monkeypatch.setattr(predecessor, "OBJECT", newer)
+            monkeypatch.setattr(predecessor, "load", partial(load, newer))
             new = plane()
             new.start()
-            assert attached(new) == before
+            assert attached(new) == before  # until there is a table
             new.set_table(table())
             at = stream.sent
             await until(lambda: stream.sent > at + 100)

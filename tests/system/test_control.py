@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,3 +104,23 @@ def test_readiness_goes_to_the_service_manager(tmp_path: Path, monkeypatch: pyte
         notify.ready()
         notify.stopping()
         assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
+
+
+def test_file_descriptors_go_to_the_service_manager_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was given, a new process has; each is asked for once."""
+    program = "from mip6.system import notify; print(notify.kept('b'), notify.kept('a'), notify.kept('a'))"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, Path(os.devnull).open() as one:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify.keep("a", [one.fileno()] * 2)
+        assert manager.recv(100) == b"FDSTOREREMOVE=1\nFDNAME=a"
+        state, fds, _, _ = socket.recv_fds(manager, 100, 10)
+        assert state == b"FDSTORE=1\nFDPOLL=0\nFDNAME=a" and len(fds) == 2
+        for fd in fds:
+            os.close(fd)
+    start = f'exec env LISTEN_PID=$$ LISTEN_FDNAMES=a:b:a "{sys.executable}" -c "{program}" 3</dev/null 4<&3 5<&3'
+    done = subprocess.run(["sh", "-c", start], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[4] [3, 5] []"
