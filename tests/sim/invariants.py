@@ -12,7 +12,7 @@ from typing import Any
 
 from homeagent.engine import HomeAgent
 from homeagent.settings import HomeAgentSettings
-from mip6.auth import ntp_difference, verify
+from mip6.auth import ntp_difference, ntp_timestamp, verify
 from mip6.forwarding import IPAddress
 from mip6.headers import parse_packet
 from mip6.messages import BindingUpdate, decode_message
@@ -73,15 +73,18 @@ class Watch:
         """The home agent starts again with this record of its store, or with none."""
         self._account(record, offset)
 
-    def stored(self, record: Mapping[str, Any] | None, offset: float) -> None:
-        """The home agent stores a record: the numbers it accepted do not go back."""
-        before = self._record
+    def stored(self, record: Mapping[str, Any] | None, offset: float, now: float) -> None:
+        """The home agent stores a record: the numbers it accepted do not go back; a timestamp only where its clock did,
+        and then the sequence number tells a replay."""
+        before, guarded = self._record, False
         assert record is not None, "the record of a configured node holds its replay protection"
         if before is not None:
             if before["timestamp"]:
                 back = ntp_difference(before["timestamp"], record["timestamp"])
-                assert back <= 0, f"accepted timestamp went back by {back} s"
-            if before["bindings"] or self._node.replay == "sequence":
+                ahead = ntp_difference(before["timestamp"], ntp_timestamp(now + offset))
+                assert back <= 0 or ahead > self._node.timestamp_window, f"accepted timestamp went back by {back} s"
+                guarded = back > 0
+            if before["bindings"] or self._node.replay == "sequence" or guarded:
                 step = (record["sequence"] - before["sequence"]) % 65536
                 assert step <= 32767, f"accepted sequence number {before['sequence']} became {record['sequence']}"
         self._account(record, offset)

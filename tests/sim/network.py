@@ -341,7 +341,7 @@ class Network:
         self._note("home agent:", why)
         for action in actions:
             if isinstance(action, StoreNode):
-                self.watch.stored(action.record, self.home_offset)
+                self.watch.stored(action.record, self.home_offset, self.now)
                 if action.record is None:
                     del self.store[action.home_address]
                 else:
