@@ -172,17 +172,21 @@ __attribute__((noinline)) int classify(struct decision *decision, __u32 count, _
 	return 0;
 }
 
-/* What the rules of a node say of a packet, or what it says of copies, in `count` chunks from number `first` on: as it was
- * decided for the last packet that was alike. */
-static __always_inline struct decision *decide(const struct owner *owner, __u32 first, __u32 count,
-					       const struct packet *packet, bool uplink)
+/* The number in `decisions` of what the rules of a node say of a packet, or what it says of copies (`first` is MAX_CHUNKS):
+ * as it was decided for the last packet that was alike. Not static, as search(). */
+__attribute__((noinline)) int decide(const struct owner *owner, __u32 first, const struct packet *packet, __u32 uplink)
 {
-	const struct address *from = &packet->source, *to = &packet->destination;
-	__u32 ports = (__u32)packet->source_port << 16 | packet->destination_port;
-	__u64 mixed = ((__u64)from->words[2] << 32 | from->words[3]) + ((__u64)from->words[0] << 32 | from->words[1]);
+	const struct address *from, *to;
 	struct decision *known;
-	__u32 number;
+	__u32 number, ports;
+	__u64 mixed;
 
+	if (!owner || !packet)
+		return 0;
+	from = &packet->source;
+	to = &packet->destination;
+	ports = (__u32)packet->source_port << 16 | packet->destination_port;
+	mixed = ((__u64)from->words[2] << 32 | from->words[3]) + ((__u64)from->words[0] << 32 | from->words[1]);
 	mixed *= 0x9e3779b97f4a7c15;
 	mixed ^= ((__u64)to->words[2] << 32 | to->words[3]) + ((__u64)to->words[0] << 32 | to->words[1]);
 	mixed ^= (__u64)ports << 16 | packet->protocol;
@@ -190,13 +194,13 @@ static __always_inline struct decision *decide(const struct owner *owner, __u32 
 	number = mixed >> 54;
 	known = bpf_map_lookup_elem(&decisions, &number);
 	if (!known)
-		return NULL;
+		return number;
 	if (known->version == owner->version && known->first == first && known->family == packet->family &&
 	    same(&known->source, from) && same(&known->destination, to) && known->protocol == packet->protocol &&
 	    known->source_port == packet->source_port && known->destination_port == packet->destination_port &&
 	    known->codepoint == packet->traffic_class >> 2 && known->flow_label == packet->flow_label &&
 	    known->spi == packet->spi && known->absent == packet->absent)
-		return known;
+		return number;
 	known->version = owner->version;
 	known->first = first;
 	known->family = packet->family;
@@ -209,6 +213,15 @@ static __always_inline struct decision *decide(const struct owner *owner, __u32 
 	known->flow_label = packet->flow_label;
 	known->spi = packet->spi;
 	known->absent = packet->absent;
-	classify(known, count, uplink);
-	return known;
+	classify(known, first ? owner->copied : owner->chunks, uplink);
+	return number;
+}
+
+/* The same, of `decisions`. */
+static __always_inline struct decision *decision_of(const struct owner *owner, __u32 first, const struct packet *packet,
+						    bool uplink)
+{
+	__u32 number = decide(owner, first, packet, uplink);
+
+	return bpf_map_lookup_elem(&decisions, &number);
 }

@@ -77,7 +77,7 @@ static __always_inline int is_copied(struct __sk_buff *skb, __u32 at, const stru
 		return UNCLEAR;
 	if (packet->protocol == MOBILITY)
 		return ALONE;
-	decision = decide(owner, MAX_CHUNKS, owner->copied, packet, !set->uplink);
+	decision = decision_of(owner, MAX_CHUNKS, packet, !set->uplink);
 	if (!decision)
 		return UNCLEAR;
 	return decision->action == NO_RULE ? ALONE : COPIED;

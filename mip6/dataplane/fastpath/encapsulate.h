@@ -142,8 +142,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 	__u32 zero = 0, mask, size, slot;
 	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	struct state *state = bpf_map_lookup_elem(&states, &zero);
+	struct packet packet = {};
 	struct tunnel *tunnel;
-	struct packet packet;
 	struct cargo cargo;
 	struct owner *owner;
 	int result;
@@ -171,7 +171,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, co
 	slot = owner->first;
 	mask = slot != NO_SLOT;
 	if (owner->chunks && packet.protocol != MOBILITY) { /* signalling is exempt from flow rules */
-		struct decision *decision = decide(owner, 0, owner->chunks, &packet, set->uplink);
+		struct decision *decision = decision_of(owner, 0, &packet, set->uplink);
 
 		if (!decision)
 			return TC_ACT_UNSPEC;
