@@ -7,6 +7,7 @@ here. The first two are not authenticated, so all they can cause is one more reg
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from mip6.actions import Action, Report, SendPacket
@@ -38,7 +39,6 @@ from mip6.ratelimit import RateLimit
 from mip6.udp import UdpEnds
 from mip6.wire import FormError
 from mobilenode.acknowledgement import acknowledge
-from mobilenode.bindingupdatelist import Held
 from mobilenode.dualstack import Ipv4Home
 from mobilenode.homeagents import HomeAgents
 from mobilenode.prefixdiscovery import PrefixDiscovery
@@ -180,18 +180,22 @@ class Reception:
             return []
         if not self._requests.allow(now):
             return []
-        self._state.overwrite = True
+        self._refresh(
+            now
+        )  # not with O=1, which would end other bindings: anybody can say this
         return [Report("binding error: registering again", "warning")]
 
     def _refresh_requested(self, now: float) -> list[Action]:
         """RFC 6275 §11.7.4: only when there is something to refresh."""
         self._count("binding_refresh_request")
-        held = self._state.update_list.held
-        if not held or not self._requests.allow(now):
-            return []
-        for bid, one in held.items():
-            held[bid] = Held(one.binding, one.lifetime, one.expires, min(one.refresh, now))
+        if self._state.update_list.held and self._requests.allow(now):
+            self._refresh(now)
         return []
+
+    def _refresh(self, now: float) -> None:
+        held = self._state.update_list.held
+        for bid, one in held.items():
+            held[bid] = replace(one, refresh=min(one.refresh, now))
 
     def _revoked(
         self, packet: SignallingPacket, message: BindingRevocationIndication, outer: UdpEnds | None, now: float

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from mip6.actions import SendPacket
 from mip6.auth import verify
 from mip6.events import PacketReceived
+from mip6.forwarding import Encapsulation
 from mip6.headers import SignallingPacket, build_packet, ipv6_header
 from mip6.messages import (
     BindingError,
@@ -16,11 +18,13 @@ from mip6.messages import (
     BindingRevocationAcknowledgement,
     BindingRevocationIndication,
     Heartbeat,
+    Message,
     decode_message,
 )
 from mip6.numbers import HeartbeatFlag, RevocationFlag
-from mip6.options import BindingIdentifier
-from tests.mobilenode.support import AGENT, CELL, HOME, KEY, WLAN, World, registered
+from mip6.options import BindingIdentifier, NatDetection
+from mobilenode.settings import LinkSettings
+from tests.mobilenode.support import AGENT, CELL, HOME, KEY, SETTINGS, WLAN, World, link, registered
 
 NO_FLAGS = RevocationFlag(0)
 STRANGER = IPv6Address("2001:db8:c::9")
@@ -85,6 +89,22 @@ def test_data_with_a_home_address_option_finds_no_binding_here() -> None:
     option = bytes((17, 2, 1, 2, 0, 0, 0xC9, 16)) + HOME.packed + bytes(8)
     world.give(PacketReceived(ipv6_header(STRANGER, WLAN, 60, len(option)) + option, "wlan0"))
     assert message_of(world.other[-1]) == BindingError(1, HOME)
+
+
+@pytest.mark.parametrize("message", [BindingError(1, HOME), BindingRefreshRequest()])
+def test_what_anybody_can_say_ends_no_binding_and_no_encapsulation(message: Message) -> None:
+    inside = IPv4Address("10.0.0.3")
+    ipv4 = (LinkSettings("wlan0", 1, 10), LinkSettings("wwan0", 2, 20, family="ipv4"))
+    world = World(replace(SETTINGS, home_agents_ipv4=(IPv4Address("203.0.113.1"),), links=ipv4))
+    world.links(link("wlan0", WLAN), link("wwan0", inside))
+    world.answer()
+    world.answer(extra=(NatDetection(False, 110),))
+    world.run(5)
+    before, sent = world.engine.forwarding_table(), len(world.sent)
+    assert [one.encapsulation for one in before.nodes[HOME].tunnels] == [Encapsulation.NATIVE, Encapsulation.UDP]
+    world.receive(message, key=None)
+    assert world.engine.forwarding_table() == before
+    assert len(world.sent) == sent + 1 and not world.sent[-1].overwrites()
 
 
 def test_binding_error_1_registers_again_but_not_at_every_one() -> None:
