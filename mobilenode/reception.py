@@ -180,9 +180,7 @@ class Reception:
             return []
         if not self._requests.allow(now):
             return []
-        self._refresh(
-            now
-        )  # not with O=1, which would end other bindings: anybody can say this
+        self._refresh(now)  # not with O=1, which would end other bindings: anybody can say this
         return [Report("binding error: registering again", "warning")]
 
     def _refresh_requested(self, now: float) -> list[Action]:
