@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="labs.bench", description="Run the benchmarks.")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     chosen: list[str] = parser.parse_args().only or list(PARTS)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # in order: namespaces are removed
     rows = _written() if set(chosen) != set(PARTS) else {}
     refused = [part for part in chosen if part in AS_ROOT and not _root()]
     if refused:
@@ -79,12 +81,9 @@ def _root() -> bool:
 
 def _line(row: Row) -> str:
     """A row of the table: name, value, unit, and its ratios."""
-    ratios = [
-        f"{row[key]:.3f} {key[len('ratio_') :].replace('_', ' ')}"
-        for key in row
-        if key.startswith("ratio_") and row[key]
-    ]
-    return f"{row['name']:28} {row['value']:14,.2f} {row['unit']:14} {', '.join(ratios)}".rstrip()
+    ratios = {key.removeprefix("ratio_to_").replace("_", " "): row[key] for key in row if key.startswith("ratio_to_")}
+    shown = ", ".join(f"{value:.3f} of {what}" for what, value in ratios.items() if value is not None)
+    return f"{row['name']:28} {row['value']:14,.2f} {row['unit']:14} {shown}".rstrip()
 
 
 def _written() -> dict[str, Row]:

@@ -55,7 +55,7 @@ LOSS_ALLOWED = 0.01
 TRIAL = 0.4  # seconds of one rate
 STEPS = 6  # of a search: to a sixty-fourth of what arrives
 REPEATS, SHORT_REPEATS = 5, 7  # rounds; of measurements that mostly take less than a second
-TCP_SECONDS = 1.5
+TCP_SECONDS = 2  # whole ones: iperf3 takes no others
 DELAY_SECONDS = 1.0
 SETTLE = 0.05  # seconds in which the queues empty themselves
 
