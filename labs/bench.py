@@ -33,6 +33,7 @@ AS_ROOT: Mapping[str, Callable[[], list[Row]]] = {
     "udp": bench_dataplane.udp,
     "pps-64": partial(bench_dataplane.packets, 64),
     "pps-1200": partial(bench_dataplane.packets, 1200),
+    "packet-time": bench_dataplane.packet_time,
     "delay": bench_dataplane.delay,
     "many-nodes": bench_dataplane.many_nodes,
     "both-paths": bench_dataplane.both_paths,

@@ -120,6 +120,12 @@ def packets(size: int) -> list[Row]:
         return _rows(f"pps_{size}", "packets/s", _packets_per_second(made, size))
 
 
+def packet_time() -> list[Row]:
+    """Processor time for a packet of 64 octets, sending included."""
+    with networks(*(name for name in COMPARED if name != "userspace")) as made:
+        return _rows("packet_64_ns", "ns", in_turn(made, partial(Network.packet_ns, size=64), SHORT_REPEATS))
+
+
 def delay() -> list[Row]:
     """The 99th percentile of the one-way delay."""
     with networks(*COMPARED) as made:
