@@ -97,6 +97,7 @@ ONE_INTERFACE = Scenario(
             does=(Advertise("ar2", "access", "R2 withdraws", _GONE),),
             registered=_FIRST_ONLY,
             on_link={"call": R1},
+            lossless=("call",),
             gap_limit={"call": 500.0},
         ),
         Phase(
