@@ -68,10 +68,9 @@ class SignallingSocket(socket.socket):
         except BlockingIOError:
             self.errors()
             raise
-        except OSError as error:
-            if self.errors():
-                raise BlockingIOError from error
-            raise
+        except OSError as error:  # whose entry the error queue may have had no room for
+            self.errors()
+            raise BlockingIOError from error
 
     def sendto(self, data: Any, address: Any) -> int:  # type: ignore[override]  # asyncio's transports use no other form
         try:

@@ -18,6 +18,7 @@ from mip6.actions import UdpEndpoint
 from mip6.events import PacketReceived, PathMtuChanged
 from mip6.headers import ipv6_header
 from mip6.system.udp import UdpSockets
+from mip6.system.udpsignalling import SignallingSocket
 from mip6.udp import UdpEnds
 from tests.system.conftest import Pair
 
@@ -336,3 +337,13 @@ def test_an_error_that_the_queue_had_no_room_for_is_counted() -> None:
 
     sockets._readable(Refused(0, 0), UdpEndpoint(OWN), {})  # type: ignore[arg-type]
     assert sockets.counts == {"udp_econnrefused": 1}
+
+
+def test_an_error_without_an_entry_in_the_queue_ends_no_signalling() -> None:
+    with SignallingSocket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        sock.errors = lambda: False
+        sock.connect(("127.0.0.1", free_port("127.0.0.1")))
+        sock.send(b"to nobody")
+        with pytest.raises(BlockingIOError) as told:
+            sock.recvfrom()
+        assert isinstance(told.value.__cause__, ConnectionRefusedError)
