@@ -48,6 +48,7 @@ from mobilenode.updates import identification, seal
 
 ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
 UNAUTHENTICATED_INTERVAL = 5.0  # seconds between registrations that an unauthenticated message asked for
+REVOCATIONS_REMEMBERED = 1024
 FIRST_GLOBAL_TRIGGER = 128  # revocation triggers from here on go with G=1 (RFC 5846 §5.1)
 
 
@@ -69,7 +70,7 @@ class Reception:
         self._counts = counts
         self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._requests = RateLimit(1 / UNAUTHENTICATED_INTERVAL, 1)
-        self._last_revocation: tuple[int, RevocationStatus] | None = None
+        self._obeyed: dict[tuple[IPv6Address, int], RevocationStatus] = {}  # revocations, by sender and number
 
     def receive(self, event: PacketReceived, now: float) -> list[Action]:
         """RFC 6275 §9.2 in its order: checksum, type, Payload Proto, Header Len, options."""
@@ -205,9 +206,14 @@ class Reception:
         """
         self._count("revocation_indication")
         status, bids = self._judge_revocation(message)
-        if self._last_revocation is not None and self._last_revocation[0] == message.sequence and not bids:
-            status = self._last_revocation[1]  # a repetition: the answer was lost
-        self._last_revocation = (message.sequence, status)
+        number = packet.source, message.sequence
+        if number in self._obeyed:
+            # repeated because the answer was lost, or replayed: it has no timestamp that would tell
+            return [self._answer_revocation(self._obeyed[number], message, packet, outer)]
+        if bids or status == RevocationStatus.SUCCESS:
+            self._obeyed[number] = status
+            if len(self._obeyed) > REVOCATIONS_REMEMBERED:
+                del self._obeyed[next(iter(self._obeyed))]
         actions: list[Action] = []
         if message.flags & RevocationFlag.IPV4 and status == RevocationStatus.SUCCESS:
             self._state.ipv4 = Ipv4Home()
@@ -221,11 +227,20 @@ class Reception:
             if message.trigger == RevocationTrigger.ADMINISTRATIVE:
                 fields["retry_after"] = SLOW_RETRY
             actions.append(Report("binding revoked", "warning", fields))
+        return [*actions, self._answer_revocation(status, message, packet, outer)]
+
+    def _answer_revocation(
+        self,
+        status: RevocationStatus,
+        message: BindingRevocationIndication,
+        packet: SignallingPacket,
+        outer: UdpEnds | None,
+    ) -> SendPacket:
         answer = BindingRevocationAcknowledgement(
             status, message.sequence, message.flags, identification(self._settings)
         )
         link = self._link(packet.destination if outer is None else outer.local)
-        return [*actions, seal(self._settings, answer, packet.destination, packet.source, link, outer)]
+        return seal(self._settings, answer, packet.destination, packet.source, link, outer)
 
     def _judge_revocation(self, message: BindingRevocationIndication) -> tuple[RevocationStatus, list[int]]:
         flags, held = message.flags, self._state.update_list.held

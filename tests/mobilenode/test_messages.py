@@ -198,3 +198,18 @@ def test_revocations_must_be_authentic() -> None:
     actions = world.receive(revocation(1, 1, 2), key=None)
     assert not any(isinstance(one, SendPacket) for one in actions)
     assert world.count("not_authentic") == 1 and world.usable() == [1, 2]
+
+
+def test_a_revocation_that_is_replayed_later_revokes_nothing() -> None:
+    world = registered()
+    world.receive(revocation(7, 1, 2))
+    world.answer()
+    world.run(31)
+    world.answer()
+    assert world.usable() == [1, 2]
+    world.receive(revocation(8, 5, 1))  # another one in between
+    world.answer()
+    world.receive(revocation(7, 1, 2))
+    answer = message_of(world.other[-1])
+    assert isinstance(answer, BindingRevocationAcknowledgement) and (answer.status, answer.sequence) == (0, 7)
+    assert world.usable() == [1, 2]
