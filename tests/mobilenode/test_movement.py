@@ -9,6 +9,7 @@ from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Rou
 from mip6.events import AddressState, LinkState, PathMtuChanged, RouterState
 from mip6.forwarding import IPAddress
 from mip6.selectors import IPv6Selector
+from mobilenode.access import REMEMBERED, Access
 from mobilenode.movement import Way, care_of_addresses
 from mobilenode.settings import DROP, FlowSettings, copy, via
 from tests.mobilenode.support import (
@@ -359,3 +360,11 @@ def test_an_address_that_is_gone_or_the_only_one_does_not_linger() -> None:
     assert world.sent[-1].bids() == {1: FIRST}
     world.links(replace(both, addresses=both.addresses[:1], routers=()))
     assert world.state() == "no_link"
+
+
+def test_networks_that_were_visited_are_forgotten_in_the_end() -> None:
+    access = Access(SETTINGS)
+    for number in range(2 * REMEMBERED):
+        access.observe([link("wlan0", IPv6Address(int(WLAN) + (number << 64)))])
+        assert access.chosen().keys() == {"wlan0"}
+    assert len(access._memories) == REMEMBERED
