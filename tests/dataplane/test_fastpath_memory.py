@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from mip6.dataplane.maps import FastPathMaps
 from mip6.dataplane.sharedmemory import ELIMINATE, SharedMemory
 from mip6.duplicates import WINDOW
 from mip6.forward import Arrival, Delivered, Encapsulated, decapsulate, encapsulate
@@ -82,6 +83,25 @@ def flow_packet(number: int, end: End) -> bytes:
     if end is End.HOME_AGENT:
         return make(port=9, sport=number, src=str(peer), dst=str(home))
     return make(port=number, sport=9, src=str(home), dst=str(peer))
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def test_who_takes_maps_over_is_not_told_what_other_rules_said(fast: FastPath) -> None:
+    """Versions of rules are numbered anew then: the second table's rules have the numbers of the first one's."""
+    base, serials = table(), []
+    for bid, care_of in ((1, WLAN), (2, CELL)):
+        rules = (FlowRule(1, 1, IPv6Selector(), (bid,)),)
+        held = replace(base, nodes={HOME: replace(base.nodes[HOME], rules=rules)})
+        fast.maps.set_table(replace(base, nodes={}))
+        fast.maps._room.reclaim()
+        fast.maps = FastPathMaps(fast.loaded.maps)
+        fast.maps.set_table(held)
+        serials.append(fast.maps._serial)
+        for _ in range(2):
+            assert fast.encapsulate(udp()).packet[24:40] == care_of.packed
+    assert serials[0] == serials[1]
 
 
 # --- duplicates -------------------------------------------------------------------------------------------------------
