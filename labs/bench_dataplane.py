@@ -27,7 +27,9 @@ from labs.bench_network import (
     ratio,
 )
 from labs.bench_tables import WAYS, Way, table
+from mip6.actions import UdpEndpoint
 from mip6.dataplane import choose
+from mip6.system.udp import UdpSockets
 
 Row = dict[str, Any]
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -42,12 +44,19 @@ async def _end(node: str, way: Way) -> None:
     access = ("core", "coreb") if node == "mr" else None
     plane = choose(way.dataplane, "mip0", 1500, lambda changed: None, access, way.shortcut)
     plane.start()
-    plane.set_table(table(node, way))
+    held = table(node, way)
+    sockets = UdpSockets(held.address, lambda packet: None, lambda changed: None)
+    if way.udp is not None:
+        tunnels = (tunnel for one in held.nodes.values() for tunnel in one.tunnels)
+        sockets.set_endpoints({UdpEndpoint(tunnel.local, tunnel.local_port) for tunnel in tunnels})
+        plane.use_udp(sockets)
+    plane.set_table(held)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
     await stop.wait()
     plane.stop(remove=True)
+    sockets.close()
 
 
 def _segment_routing(network: Network) -> None:
