@@ -7,6 +7,7 @@ is killed with -9 and started again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import subprocess
 import sys
@@ -30,7 +31,8 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(bool(missing()), reason="; ".join(missing())),
 ]
-PORT, RATE = 7100, 10_000
+PORT, RATE = 7099, 10_000
+PORTS = itertools.count(7100)  # of floods
 SOME = 5_000  # datagrams: half a second
 UNLIMITED = replace(CAR, links=tuple(replace(link, rate=None) for link in CAR.links))
 PROGRAMS = {"homeagent": "ha", "mobilenode": "mr"}
@@ -60,9 +62,10 @@ def cleanup(node: LabNode) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fast() -> Iterator[Car]:
-    """A lab without limits of rate, both agents with the eBPF data plane, registered."""
+    """A lab without limits of rate, both agents with the eBPF data plane, registered; a test that kills one starts it
+    again."""
     with car_lab(UNLIMITED) as car:
         car.start(dataplane="ebpf")
         yield car
@@ -86,13 +89,15 @@ class Flood:
     def __init__(self, car: Car) -> None:
         self.lab = car.lab
         self.tallies: list[tuple[Path, Path]] = []
-        self.senders = []
+        self.senders, self.receivers = [], []
+        port = next(PORTS)
         for source, target in (("lfn", "cn"), ("cn", "lfn")):
             sent, arrived = car[source].directory / "sent", car[target].directory / "arrived"
-            car[target].python("tests.netns.flood", "receive", arrived, str(PORT), log="receive.log")
-            log = car[target].directory / "receive.log"
-            self.lab.until(partial(_listens, log), LIMIT, "the receiver listens")
-            arguments = ("send", sent, car.address(target), str(PORT), str(RATE))
+            log = f"receive-{port}.log"
+            receiver = car[target].python("tests.netns.flood", "receive", arrived, str(port), log=log)
+            self.receivers.append((car[target], receiver))
+            self.lab.until(partial(_listens, car[target].directory / log), LIMIT, "the receiver listens")
+            arguments = ("send", sent, car.address(target), str(port), str(RATE))
             self.senders.append((car[source], car[source].python("tests.netns.flood", *arguments, log="send.log")))
             self.tallies.append((sent, arrived))
         self.flows(SOME)
@@ -119,6 +124,8 @@ class Flood:
             with contextlib.suppress(NotInTime):  # what is missing then is what the test is about
                 self.lab.until(partial(_is_complete, arrived, total), 3, "everything arrives")
             found.append((total - look(arrived).count, look(arrived).twice))
+        for node, process in self.receivers:
+            node.stop(process)
         return found
 
 
@@ -170,7 +177,7 @@ def test_programs_that_cannot_be_had_are_replaced_in_place_without_a_loss(fast: 
     flood.flows(SOME)
     own = ("--bounding-set", CAPABILITIES, "--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES)
     command = (sys.executable, "-m", program, "--config", node.directory / f"{program}.toml")
-    node.popen("setpriv", *own, "--", *command, log=f"{program}.log")
+    node.daemons[program] = node.popen("setpriv", *own, "--", *command, log=f"{program}.log")
     fast.until_registered()
     flood.flows(SOME)
     assert flood.end() == [(0, 0), (0, 0)]

@@ -46,7 +46,6 @@ def received(sockets: list[socket.socket]) -> list[bytes | None]:
 
 
 @pytest.mark.netns
-@pytest.mark.alone  # what was heard a second ago asks for no probe any more
 def test_every_probe_that_waits_is_answered_before_more_is_sent(pair: Pair) -> None:
     """A home agent that is late answers first: else it would take nodes for silent, send more itself, and be later."""
     pair.run(f"ip addr add {OWN}/128 dev lo")
@@ -63,14 +62,18 @@ def test_every_probe_that_waits_is_answered_before_more_is_sent(pair: Pair) -> N
         prober.set_table(ForwardingTable(End.HOME_AGENT, OWN, nodes))
         with ExitStack() as stack:
             senders, reflectors = far_sockets(stack, probe_port(1)), far_sockets(stack, REFLECTOR_PORT)
-            for sequence, (home, sender) in enumerate(zip(HOME, senders, strict=True)):  # in one turn: all of them wait
-                sender.sendto(write_probe(sequence, 1 << 32, 1, KEYS[home][0]), (str(OWN), REFLECTOR_PORT))
-            prober._wake()
-            for sequence, (home, answer) in enumerate(zip(HOME, received(senders), strict=True)):
-                assert answer is not None
-                assert read_reply(answer, KEYS[home][0]).sender_sequence == sequence
-            probed = [bool(one) for one in received(reflectors)]
-            assert sum(probed) == PEERS_PER_TURN
+            for sequence in (0, 1):  # each time all of them wait
+                for home, sender in zip(HOME, senders, strict=True):
+                    sender.sendto(write_probe(sequence, 1 << 32, 1, KEYS[home][0]), (str(OWN), REFLECTOR_PORT))
+                prober._wake()
+                for home, answer in zip(HOME, received(senders), strict=True):
+                    assert answer is not None
+                    assert read_reply(answer, KEYS[home][0]).sender_sequence == sequence
+                probed = [bool(one) for one in received(reflectors)]
+                assert sum(probed) == (PEERS_PER_TURN if sequence else 0)  # it measures paths that carry traffic
+                for peer in prober._peers.values():
+                    peer.paths.paths[1].busy = True
+                    prober._ring(peer)
             async with asyncio.timeout(10):
                 while not all(probed):  # the others have their turn at once
                     await asyncio.sleep(0)
