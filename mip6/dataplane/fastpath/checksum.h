@@ -50,9 +50,10 @@ static __always_inline int sum_of(struct __sk_buff *skb, __u32 at, __u32 length,
 		at += STRETCH;
 		length -= STRETCH;
 	}
-	rest = length & (STRETCH - 1); /* as it is, but the verifier wants to see it */
-	asm volatile("" : "+r"(rest));
+	rest = length & (STRETCH - 1);
 	if (rest) {
+		asm volatile("" : "+r"(rest));
+		rest = ((rest - 1) & (STRETCH - 1)) + 1; /* as it is, but kernel 6.1 wants to see that it is not 0 */
 		*(__u32 *)(stretch->octets + (rest & ~3)) = 0; /* behind an odd end */
 		if (bpf_skb_load_bytes(skb, at, stretch->octets, rest))
 			return -1;

@@ -49,14 +49,15 @@ static long hash_piece(__u32 number, struct hashing *hashing)
 {
 	__u32 size = hashing->left < PIECE ? hashing->left : PIECE;
 	struct piece *piece = hashing->piece;
-	__u64 v[4];
+	__u64 v[4], last;
 
 	if (!size)
 		return 1;
 	if (size < PIECE) {
-		piece->words[(size - 1) / 8 & (PIECE / 8 - 1)] = 0;
-		asm volatile("" : "+r"(size));
-		if (size - 1 >= PIECE || bpf_skb_load_bytes(hashing->skb, hashing->at, piece, size))
+		last = (size - 1) & (PIECE - 1); /* as it is, but the verifier wants to see it, also that the size is not 0 */
+		piece->words[last / 8] = 0;
+		asm volatile("" : "+r"(last));
+		if (bpf_skb_load_bytes(hashing->skb, hashing->at, piece, last + 1))
 			return 1;
 	} else if (bpf_skb_load_bytes(hashing->skb, hashing->at, piece, PIECE)) {
 		return 1;
