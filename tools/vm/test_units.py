@@ -192,6 +192,8 @@ def test_what_is_killed_is_started_again(unit: str) -> None:
     until(lambda: status("mobilenode")["state"] == "registered", "the mobile node is registered")
     until(lambda: len(status("homeagent")["nodes"][0]["bindings"]) == 2, "both bindings")  # type: ignore[index]
     assert int(shown(unit, "NRestarts")) == 1
+    bindings = status("homeagent")["nodes"][0]["bindings"]  # type: ignore[index]
+    assert sum(one["packets_in"] for one in bindings) >= 3  # of test_packets_cross_the_tunnel
 
 
 def test_restart_and_stop() -> None:
