@@ -14,7 +14,7 @@ from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry, FlowBindin
 from homeagent.dualstack import Place, place
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.flowextension import FlowExtension, encode_applied, flow_extensions
-from mip6.forwarding import IPAddress, IPNetwork
+from mip6.forwarding import MOST_TUNNELS, IPAddress, IPNetwork
 from mip6.messages import BindingUpdate
 from mip6.numbers import BindingStatus, FlowStatus, OptionType, UpdateFlag
 from mip6.options import (
@@ -251,6 +251,8 @@ def _bind_identified(
             found = place(settings, care_of, known, request.outer, update.flags, alone=len(identifiers) == 1)
         if isinstance(found, Place) and _leads_back(settings, node, request.home_address, found.care_of_address):
             found = BindingStatus.INVALID_CARE_OF_ADDRESS
+        if one.bid not in bound and len(bound) >= MOST_TUNNELS:
+            found = BindingStatus.INSUFFICIENT_RESOURCES  # RFC 6275 §6.1.8: whoever binds 65535 fills cache and disk
         status = BindingStatus.ACCEPTED
         if isinstance(found, BindingStatus):
             status = found

@@ -22,6 +22,7 @@ IPV6_HEADER = 40
 IPV4_HEADER = 20
 UDP_HEADER = 8
 MINIMUM_MTU = 1280  # RFC 8200 §5
+MOST_TUNNELS = 16  # of one node: what the maps of the eBPF data plane hold, and more links than anybody has
 DSMIP_PORT = 4191  # RFC 5555 §8
 
 

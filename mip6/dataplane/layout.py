@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
-from mip6.forwarding import FlowRule, IPAddress, IPNetwork, Node, Tunnel
+from mip6.forwarding import MOST_TUNNELS, FlowRule, IPAddress, IPNetwork, Node, Tunnel
 from mip6.lookup import ports_of
 from mip6.selectors import FLOW_LABEL_MASK, IPv4Selector, IPv6Selector, Range, TrafficSelector
 
 CHUNK = 448
 MAX_CHUNKS = 22
-MAX_TUNNELS = 16
+MAX_TUNNELS = MOST_TUNNELS
 NO_SLOT = 0xFF
 SETTINGS = struct.Struct("=IIIII4x16s")
 OWNER_KEY = struct.Struct("=II16s")

@@ -146,6 +146,17 @@ def test_per_bid_statuses_of_a_mixed_registration() -> None:
     assert script.update(bid(1)).status == S.ACCEPTED  # a refresh needs no care-of address
 
 
+def test_a_node_has_sixteen_bindings_at_most() -> None:
+    script = Script()
+    ack = script.update(*(bid(n, WLAN + n, 10) for n in range(1, 18)))
+    assert ack.status == S.MCOA_NOTCOMPLETE
+    assert [one.status for one in ack.find_all(BindingIdentifier)] == [*[0] * 16, S.INSUFFICIENT_RESOURCES]
+    assert script.update(bid(18, CELLULAR, 1)).status == S.INSUFFICIENT_RESOURCES
+    assert script.update(bid(16, CELLULAR, 1)).status == S.ACCEPTED  # one that is bound may move
+    assert script.bindings() == {n: str(WLAN + n) for n in range(1, 16)} | {16: str(CELLULAR)}
+    assert script.update(bid(18, CELLULAR, 1), flags=AHRO).status == S.ACCEPTED
+
+
 def test_overwrite_keeps_the_address_of_a_refreshed_bid_and_drops_the_rest() -> None:
     script = Script()
     script.update(bid(1, WLAN), bid(2, CELLULAR))
