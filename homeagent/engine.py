@@ -237,6 +237,8 @@ class HomeAgent:
             fields = {"home_address": str(home), "source": str(packet.source), "why": str(why)}
             return [Report("Binding Update discarded", "warning", fields)]
         except Refusal as refusal:
+            if refusal.status == BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE:
+                self._withdraw(home, update)
             return self._refuse(exchange, refusal, now)
         if accepted.created and views.on_home_link(self.settings, home):
             # a retransmission during the check takes the place of the one before: the newest is answered
@@ -245,6 +247,16 @@ class HomeAgent:
             assert self.settings.home_link is not None
             return [] if checking else [actions.CheckDuplicateAddress(home, self.settings.home_link)]
         return self._commit(exchange, accepted, now)
+
+    def _withdraw(self, home: IPv6Address, deregistration: BindingUpdate) -> None:
+        """A deregistration, answered that there is nothing to delete, ends an earlier first registration that still
+        waits for duplicate address detection: else that would bind what its mobile node believes gone."""
+        waiting = self._checking.get(home)
+        if waiting is not None:
+            registration = decode_message(parse_packet(waiting.packet).payload)
+            assert isinstance(registration, BindingUpdate)
+            if 1 <= (deregistration.sequence - registration.sequence) % 65536 <= 32767:  # RFC 6275 §9.5.1
+                del self._checking[home]
 
     def _address_checked(self, home: IPv6Address, duplicate: bool, now: float) -> list[Action]:
         """RFC 6275 §10.3.1: the first registration goes on after duplicate address detection, or ends with 134."""

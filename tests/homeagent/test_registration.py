@@ -254,6 +254,15 @@ def test_a_duplicate_on_the_home_link_ends_the_registration() -> None:
     assert script.bindings() == {}
 
 
+@pytest.mark.parametrize(("sequence", "bound"), [(8, {}), (6, {1: str(WLAN)})])  # the second was overtaken
+def test_a_deregistration_during_duplicate_address_detection(sequence: int, bound: dict[int, str]) -> None:
+    script = Script(replace(SETTINGS, home_link="home0"))
+    script.give(script.packet(bid(1, WLAN), sequence=7))
+    assert script.update(lifetime=0, sequence=sequence).status == S.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
+    script.agent.handle(events.DuplicateAddressChecked(HOME, False), script.now)
+    assert script.bindings() == bound
+
+
 def test_restart_keeps_bindings_flows_sequence_and_timestamp() -> None:
     script = Script()
     packet = script.packet(bid(1, WLAN), bid(2, CELLULAR))
