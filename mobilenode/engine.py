@@ -30,7 +30,7 @@ from mobilenode import sending, views
 from mobilenode.balance import Balance, samples
 from mobilenode.flowchange import FlowChanges
 from mobilenode.homeagents import HomeAgents
-from mobilenode.movement import Way, care_of_addresses, home_link
+from mobilenode.movement import Way, care_of_addresses, home_link, registrable
 from mobilenode.plan import work
 from mobilenode.policy import links_of
 from mobilenode.prefixdiscovery import PrefixDiscovery
@@ -69,6 +69,7 @@ class MobileNode:
         self._links: tuple[events.LinkState, ...] = ()
         self._observed = 0.0  # when
         self._ways: dict[str, Way] = {}
+        self._left_out: set[str] = set()  # care-of addresses that are too many
         self._path_mtus: dict[IPAddress, tuple[int, float]] = {}
         self._goodbye: float | None = None  # when shutting down ends at the latest
         self._gone = False
@@ -224,7 +225,8 @@ class MobileNode:
         state.access.observe(links)
         home = home_link(links, self.settings)
         self._ways = state.access.chosen()
-        care_of = care_of_addresses(links, self.settings, state.care_of, now, self._ways)
+        found = care_of_addresses(links, self.settings, state.care_of, now, self._ways)
+        care_of = registrable(found, state.care_of)
         actions: list[Action] = []
         before = {one.bid: one for one in state.care_of}
         after = {one.bid: one for one in care_of}
@@ -243,6 +245,10 @@ class MobileNode:
         if actions:
             state.hold = state.stopped = None
             self._agents.links_changed(now)
+        before_out, self._left_out = self._left_out, {str(one.address) for one in found if one not in care_of}
+        if self._left_out - before_out:
+            out = {"care_of_addresses": sorted(self._left_out), "registered": len(care_of)}
+            actions.append(Report("more care-of addresses than can be registered", "warning", out))
         if (home is None) != (state.home is None):
             actions.append(Report("home link found" if home else "home link left"))
             state.hold, state.stopped, state.cleared, self._announced = None, None, False, False

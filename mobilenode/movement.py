@@ -7,12 +7,13 @@ asks for addresses.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mip6.events import AddressState, LinkState, RouterState
-from mip6.forwarding import IPAddress, IPNetwork
+from mip6.forwarding import MOST_TUNNELS, IPAddress, IPNetwork
 from mobilenode.settings import LinkSettings, MobileNodeSettings
 
 BID_STEP = 100  # between the BIDs of one link's prefixes
@@ -169,6 +170,20 @@ def care_of_addresses(
     leaving = [one for one in previous if stay and one.bid not in bids and _is_there(one, observed, chosen)]
     left = (replace(one, leaving=now + LEAVING if one.leaving is None else one.leaving) for one in leaving)
     return (*stay, *(one for one in left if not one.ending(now)))
+
+
+def registrable(found: tuple[CareOfAddress, ...], previous: tuple[CareOfAddress, ...]) -> tuple[CareOfAddress, ...]:
+    """As many of the care-of addresses `found` as a home agent binds, in their order: those that stay before those that
+    leave, the first of each link before its others, so that a router which advertises many prefixes displaces no other
+    link; then by priority, and what was registered before."""
+    bids = {one.bid for one in previous}
+    of_link: Counter[str] = Counter()
+    ranked = []
+    for index, one in enumerate(found):
+        ranked.append(((one.leaving is not None, of_link[one.link], one.priority, one.bid not in bids, index), one))
+        of_link[one.link] += 1
+    chosen = {one.bid for _, one in sorted(ranked, key=lambda entry: entry[0])[:MOST_TUNNELS]}
+    return tuple(one for one in found if one.bid in chosen)
 
 
 def _is_there(one: CareOfAddress, observed: Mapping[str, LinkState], chosen: Mapping[str, Way]) -> bool:

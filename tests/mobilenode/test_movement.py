@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv6Address
 
-from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Route, Rule, SendPacket
+from mip6.actions import AnnounceNeighbour, ForwardingChanged, LocalAddress, Report, Route, Rule, SendPacket
 from mip6.events import AddressState, LinkState, PathMtuChanged, RouterState
 from mip6.forwarding import IPAddress
 from mip6.selectors import IPv6Selector
@@ -40,6 +40,17 @@ def chosen(*states: AddressState | IPv6Address) -> dict[int, IPAddress]:
 
 def test_one_care_of_address_per_prefix() -> None:
     assert chosen(WLAN, OTHER, IPv6Address("2001:db8:a::1")) == {1: IPv6Address("2001:db8:a::1"), 101: OTHER}
+
+
+def test_a_router_with_many_prefixes_displaces_no_other_link_and_ends_nothing() -> None:
+    many = [IPv6Address(int(WLAN) + (n << 64)) for n in range(90)]
+    world = World()
+    world.links(link("wlan0", *many), BOTH[1])
+    assert set(world.sent[-1].bids()) == {*range(1, 1501, 100), 2}
+    world.answer()
+    (said,) = [one for one in world.actions if isinstance(one, Report) and one.level == "warning"]
+    assert said.fields["registered"] == 16 and str(many[15]) in said.fields["care_of_addresses"]  # type: ignore[operator]
+    assert not [one for one in world.links(link("wlan0", *many), BOTH[1]) if isinstance(one, Report)]
 
 
 def test_addresses_that_cannot_be_used() -> None:
