@@ -20,7 +20,8 @@ class LinkCount:
 def link_counts() -> dict[str, LinkCount]:
     """All links by name."""
     found = {}
-    for line in COUNTS.read_text().splitlines():
+    # a name may hold any octet but white space, "/" and ":", also what is not UTF-8 or ends a line elsewhere
+    for line in COUNTS.read_text(errors="surrogateescape").split("\n"):
         name, colon, columns = line.partition(":")
         if colon:
             numbers = columns.split()

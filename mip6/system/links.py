@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ _F_TEMPORARY, _F_DADFAILED, _F_DEPRECATED, _F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _INFINITE = 0xFFFFFFFF
 _PREFERENCES = {0: 0, 1: 1, 3: -1}  # RTA_PREF as in RFC 4191 §2.1; the reserved value counts as medium
 _CARRIER_POLL = 0.05  # seconds
+_AGAIN = 0.1  # seconds until links are read again that changed while they were
 _ADVERTISERS = 8  # routers remembered for a prefix, the latest
 _PREFIXES = 256  # prefixes whose routers are remembered, the latest to be new; more is not a link but an attack
 _LIFETIME_TOLERANCE = 2.0  # seconds by which an expiry may move without being news
@@ -80,7 +82,8 @@ class LinkWatcher:
         self._advertisements: RouterAdvertisements | None = None
 
     def start(self) -> None:
-        """Inside a running loop. Calls `on_change` with the first snapshot before it returns."""
+        """Inside a running loop. Calls `on_change` with the first snapshot before it returns, or as soon as the kernel
+        gives one."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._news.fileno(), self._notified)
         self._advertisements = RouterAdvertisements(None, self._advertised)
@@ -120,7 +123,7 @@ class LinkWatcher:
         for message in self._requests.raw_dump(GET_LINK, skipping):
             _, _, index, flags, _ = _LINK.unpack_from(message)
             attrs = parse_attributes(message[_LINK.size :])
-            name = attrs[_IFLA_IFNAME].rstrip(b"\0").decode()
+            name = attrs[_IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")
             best_first = sorted(routers.get(index, ()), key=lambda entry: (*entry[:2], _order(entry[2].address)))
             required = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
             found[name] = LinkState(
@@ -183,7 +186,14 @@ class LinkWatcher:
         self._scheduled = False
         if self._loop is None:
             return
-        now, observed = self._loop.time(), self.snapshot()
+        try:
+            now, observed = self._loop.time(), self.snapshot()
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+            self._scheduled = True  # the kernel's tables change faster than they can be read
+            self._loop.call_later(_AGAIN, self._refresh)
+            return
         if self._last is None or not _same(self._last[0], observed, now - self._last[1]):
             self._last = observed, now
             self._on_change(observed)

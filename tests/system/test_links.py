@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv6Address, IPv6Network
@@ -13,7 +14,9 @@ import pytest
 
 from mip6.events import LinksObserved, LinkState
 from mip6.system.links import LinkWatcher
+from mip6.system.rtnetlink import Requests
 from mip6.system.sysctl import HomeLinkSettings, settings_warnings
+from mobilenode.linkcounts import link_counts
 from tests.system.conftest import Pair, sysctl
 
 pytestmark = pytest.mark.netns
@@ -161,6 +164,33 @@ def test_links_come_in_the_order_of_their_names_and_absent_ones_are_left_out(pai
         assert not observer.seen[-1].links[0].up
 
     observing(story, "tun9", "eth0", "lo", "wlan7")
+
+
+def test_a_link_whose_name_is_no_text_hides_no_other(pair: Pair) -> None:
+    pair.run("ip tuntap add dev odd\udcff mode tun")
+
+    async def story(observer: Observer) -> None:
+        assert [link.name for link in observer.seen[0].links] == ["eth0"]
+
+    observing(story)
+    assert "eth0" in link_counts()
+
+
+def test_links_that_change_while_they_are_read_are_read_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = [OSError(errno.EAGAIN, "interrupted")] * 3
+    dump = Requests.raw_dump
+
+    def interrupted(requests: Requests, type_: int, body: bytes) -> list[bytes]:
+        if refusals:
+            raise refusals.pop()
+        return dump(requests, type_, body)
+
+    monkeypatch.setattr(Requests, "raw_dump", interrupted)
+
+    async def story(observer: Observer) -> None:
+        await observer.until(lambda link: link.name == "eth0")
+
+    observing(story)
 
 
 def test_settings_of_a_home_link_are_given_back(pair: Pair, tmp_path: Path) -> None:
