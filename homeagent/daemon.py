@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 from random import SystemRandom
+from typing import Any
 
+from homeagent.bindingcache import from_record
 from homeagent.config import Configuration
 from homeagent.engine import HomeAgent
 from homeagent.operator import Operator
@@ -72,12 +74,17 @@ async def run(configuration: Configuration) -> None:
         if settings.home_link is not None:
             stack.callback(RouterAdvertisements(settings.home_link, shell.handle).close)
         shell.spawn(store.run())
-        now, records = clock(), store.records()
+        now, records = clock(), store.records(readable)
         actions = engine.restore(records, now)
         if recorded is not None:
             recorded.restored(records, now, actions)
         shell.perform(actions)
         await shell.serve()
+
+
+def readable(home: IPv6Address, record: dict[str, Any]) -> None:
+    """Raises what `from_record` raises for a record that is none."""
+    from_record(home, record, 0.0)
 
 
 class Keys:

@@ -112,7 +112,8 @@ class HomeAgent:
     def restore(self, records: Mapping[IPv6Address, Mapping[str, Any]], now: float) -> list[Action]:
         """Take over the records of an earlier run; after the first `WallClockSet`, before anything else.
 
-        A record that cannot be read is reported and left in the store.
+        The store has put aside what cannot be read (`Store.records`); what is found to be so here is reported and left
+        there.
         """
         result: list[Action] = []
         for home, record in records.items():

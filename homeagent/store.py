@@ -60,8 +60,9 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{path}: {error}") from error
 
-    def records(self) -> dict[IPv6Address, dict[str, Any]]:
-        """All records. Those that are not JSON objects are kept aside in the table `unreadable`, and reported."""
+    def records(self, read: Callable[[IPv6Address, dict[str, Any]], object]) -> dict[IPv6Address, dict[str, Any]]:
+        """All records. Those that are not JSON objects, or that `read` makes nothing of, are kept aside in the table
+        `unreadable`, where no later registration overwrites them, and reported."""
         found: dict[IPv6Address, dict[str, Any]] = {}
         # as octets: text that is not UTF-8 passes the check of the file, and could not be read at all
         rows = self._connection.execute("SELECT CAST(home_address AS BLOB), CAST(record AS BLOB) FROM node").fetchall()
@@ -71,9 +72,10 @@ class Store:
                 record = json.loads(text)
                 if not isinstance(record, dict):
                     raise ValueError(f"expected a JSON object, got {type(record).__name__}")
+                read(IPv6Address(home), record)
                 found[IPv6Address(home)] = record
-            except (ValueError, TypeError) as error:
-                log.event("record_unreadable", "error", file=self._path, home_address=home, error=str(error))
+            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+                log.event("record_unreadable", "error", file=self._path, home_address=home, error=repr(error))
                 with self._connection:
                     self._connection.execute("INSERT INTO unreadable VALUES (?, ?, ?)", (home, text, _timestamp()))
                     self._connection.execute("DELETE FROM node WHERE CAST(home_address AS BLOB) = ?", (key,))

@@ -63,7 +63,7 @@ def reopened(path: Path) -> dict[IPv6Address, dict[str, object]]:
     async def life() -> dict[IPv6Address, dict[str, object]]:
         store = Store(path)
         try:
-            return store.records()
+            return store.records(lambda home, record: record["sequence"])
         finally:
             await store.close()
 
@@ -223,6 +223,21 @@ def test_a_single_bad_record_is_kept_aside_and_the_rest_is_read(
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT home_address, record FROM unreadable").fetchall() == [(str(OTHER), '{"sequence')]
     connection.close()
+
+
+def test_a_record_that_the_home_agent_cannot_read_is_kept_aside(
+    tmp_path: Path, logged: Callable[[], list[dict[str, object]]]
+) -> None:
+    """Its node registers anew, which writes the row."""
+    path = tmp_path / "homeagent.sqlite"
+    run(path, (HOME, RECORD), (OTHER, {"timestamp": 9}))
+    assert reopened(path) == {HOME: RECORD}
+    assert [(line["event"], line["home_address"]) for line in logged()] == [("record_unreadable", str(OTHER))]
+    run(path, (OTHER, RECORD))
+    with sqlite3.connect(path) as file:
+        kept = file.execute("SELECT home_address, record FROM unreadable").fetchall()
+    file.close()
+    assert kept == [(str(OTHER), '{"timestamp":9}')]
 
 
 def test_a_file_of_another_version_is_refused_not_replaced(tmp_path: Path) -> None:
