@@ -7,11 +7,15 @@ kept over restarts; what passed while no agent ran is counted as far as the kern
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 
 from mip6.schedule import month_start, next_month
 from mobilenode.settings import LinkSettings
+
+EARLIEST = 1735689600.0  # 2025: a time of day before that is of a machine whose clock was not set yet
+TRUSTED_AFTER = 900.0  # seconds without a jump; where there is an uplink, NTP has set the clock long before
+LONGEST_STEP = 60.0  # seconds between two looks; links are counted more often
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Volumes:
         self._links = {link.name: link for link in links if link.volume is not None}
         self._zone = zone
         self.found: dict[str, Volume] = {}
+        self._wall = 0.0  # when last looked at
+        self._running = 0.0  # seconds that the time of day has gone on without a jump
 
     def restore(self, volumes: Mapping[str, Volume]) -> None:
         """What was kept of an earlier run."""
@@ -49,10 +55,17 @@ class Volumes:
         self.turn(wall)
 
     def turn(self, wall: float) -> None:
-        """Begin new months. A clock that was set back ends none."""
+        """Begin new months. A clock that was set back ends none; when it has gone on so for a while, and was not merely
+        never set, it was wrong before: a month that it puts into the future has then begun with the present one."""
+        step, self._wall = wall - self._wall, wall
+        self._running = self._running + step if 0 <= step <= LONGEST_STEP else 0.0
+        trusted = self._running >= TRUSTED_AFTER and wall - self._running >= EARLIEST
         for name, one in self.found.items():
-            if (begins := self._begins(name, wall)) > one.begun:
+            begins = self._begins(name, wall)
+            if begins > one.begun:
                 self.found[name] = Volume(begins, 0, one.counter)
+            elif begins < one.begun and trusted:
+                self.found[name] = replace(one, begun=begins)
 
     def spent(self) -> frozenset[str]:
         """The links whose volume is used up."""

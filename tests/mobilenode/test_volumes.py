@@ -54,6 +54,31 @@ def test_a_new_month_begins_by_itself() -> None:
     assert volumes.found["wwan0"].begun == NEXT
 
 
+def ticking(volumes: Volumes, start: float, seconds: int) -> None:
+    for second in range(0, seconds + 1, 10):
+        volumes.turn(start + second)
+
+
+def test_a_month_that_a_wrong_clock_put_into_the_future_ends_with_the_present_one() -> None:
+    now, begun, end = (datetime(2026, *day, tzinfo=UTC).timestamp() for day in ((11, 25), (11, 20), (12, 20)))
+    volumes = Volumes(LIMITED.links, UTC)
+    volumes.restore({"wwan0": Volume(datetime(2038, 1, 20, tzinfo=UTC).timestamp(), 3 * GB, 0)})
+    ticking(volumes, now, 890)
+    assert volumes.found["wwan0"].begun > end  # it may be this clock that is wrong
+    ticking(volumes, now + 890, 20)
+    assert volumes.found["wwan0"] == Volume(begun, 3 * GB, 0)
+    volumes.turn(end)
+    assert volumes.found["wwan0"] == Volume(end, 0, 0)
+
+
+def test_a_clock_that_was_never_set_makes_no_month_begin_earlier() -> None:
+    volumes = Volumes(LIMITED.links, UTC)
+    volumes.restore({"wwan0": Volume(BEGUN, 3 * GB, 0)})
+    ticking(volumes, 100.0, 7200)
+    volumes.turn(NOON)
+    assert volumes.found["wwan0"] == Volume(BEGUN, 3 * GB, 0)
+
+
 def test_a_link_that_was_made_anew_counts_from_nothing() -> None:
     volumes = Volumes(LIMITED.links, UTC)
     for counter in (100, 300, 50, 60):
