@@ -397,7 +397,7 @@ class HomeAgent:
         if self._revocations.pending(home):
             raise ValueError(f"bindings of {home} are being revoked already")
         node = self._nodes.get(home) or NodeSettings(home_address=home)
-        packet = self._revocations.start(entry, node, bids, now)
+        packet = self._revocations.start(entry, node, bids, now, now + self._offset)
         self._arm(home)
         return [packet, Report("revoking binding", fields={"home_address": str(home), "bids": sorted(bids)})]
 

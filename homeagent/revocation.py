@@ -14,11 +14,11 @@ from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry
 from homeagent.dualstack import udp_ends
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.actions import SendPacket
-from mip6.auth import sign
+from mip6.auth import ntp_timestamp, sign
 from mip6.headers import build_packet
 from mip6.messages import BindingRevocationIndication, encode_message
 from mip6.numbers import RevocationFlag, RevocationTrigger
-from mip6.options import BindingIdentifier, MobileNodeIdentifier, Option
+from mip6.options import BindingIdentifier, MessageIdentification, MobileNodeIdentifier, Option
 
 if TYPE_CHECKING:
     from random import Random
@@ -68,9 +68,11 @@ class Revocations:
         waiting = self._waiting.get(home)
         return waiting is not None and (not waiting.bids or bid in waiting.bids)
 
-    def start(self, entry: BindingCacheEntry, node: NodeSettings, bids: frozenset[int], now: float) -> SendPacket:
+    def start(
+        self, entry: BindingCacheEntry, node: NodeSettings, bids: frozenset[int], now: float, wall: float
+    ) -> SendPacket:
         """Begin; the indication goes to the best care-of address, by type 2 routing header (RFC 5846 §7.3), or inside
-        UDP to the home address itself."""
+        UDP to the home address itself. `wall` is the time of day, for a node whose messages have timestamps."""
         self._sequence = (self._sequence + 1) % 65536
         best = min(entry.bindings, key=Binding.rank)
         options: tuple[Option, ...] = tuple(
@@ -80,6 +82,8 @@ class Revocations:
         )
         if node.identifier is not None:
             options += (MobileNodeIdentifier(1, node.identifier.encode()),)
+        if node.associations and node.replay == "timestamp":
+            options += (MessageIdentification(ntp_timestamp(wall)),)
         message = BindingRevocationIndication(
             RevocationTrigger.ADMINISTRATIVE, self._sequence, RevocationFlag(0), options
         )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from mip6.actions import Action, Report, SendPacket
-from mip6.auth import verify
+from mip6.auth import ntp_difference, ntp_timestamp, verify
 from mip6.events import PacketReceived
 from mip6.forwarding import IPAddress
 from mip6.headers import SignallingPacket, build_packet, parameter_problem, parse_packet
@@ -34,7 +34,7 @@ from mip6.numbers import (
     RevocationStatus,
     RevocationTrigger,
 )
-from mip6.options import Authentication, BindingIdentifier, IPv4HomeAddress, MalformedOption
+from mip6.options import Authentication, BindingIdentifier, IPv4HomeAddress, MalformedOption, MessageIdentification
 from mip6.ratelimit import RateLimit
 from mip6.udp import UdpEnds
 from mip6.wire import FormError
@@ -49,6 +49,7 @@ from mobilenode.updates import identification, seal
 ERRORS_PER_SECOND = 10  # Binding Errors and ICMPv6 errors
 UNAUTHENTICATED_INTERVAL = 5.0  # seconds between registrations that an unauthenticated message asked for
 REVOCATIONS_REMEMBERED = 1024
+REVOCATION_WINDOW = 60.0  # seconds between the clocks; far more than lets Binding Updates pass (RFC 4285 §6)
 FIRST_GLOBAL_TRIGGER = 128  # revocation triggers from here on go with G=1 (RFC 5846 §5.1)
 
 
@@ -204,11 +205,16 @@ class Reception:
         An administrative revocation is obeyed for a while before the mobile node asks again; after any other the
         bindings are registered anew at once, for the home agent only lost or doubts its state.
         """
+        stamp: MessageIdentification | None = message.find(MessageIdentification)
+        here = ntp_timestamp(self._state.wall(now)) if self._state.timestamps else None
+        if stamp and here and abs(ntp_difference(stamp.timestamp, here)) > REVOCATION_WINDOW:
+            # replayed after a restart, which forgets what was obeyed; other home agents may send no MESG-ID
+            return self._count("revocation_out_of_time")
         self._count("revocation_indication")
         status, bids = self._judge_revocation(message)
         number = packet.source, message.sequence
         if number in self._obeyed:
-            # repeated because the answer was lost, or replayed: it has no timestamp that would tell
+            # repeated because the answer was lost, or replayed
             return [self._answer_revocation(self._obeyed[number], message, packet, outer)]
         if bids or status == RevocationStatus.SUCCESS:
             self._obeyed[number] = status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mip6 import actions, events
+from mip6.auth import ntp_timestamp
 from mip6.headers import build_packet
 from mip6.messages import (
     BindingRevocationAcknowledgement,
@@ -13,11 +14,13 @@ from mip6.messages import (
 from mip6.numbers import BindingStatus, RevocationFlag
 from mip6.options import (
     BindingIdentifier,
+    MessageIdentification,
 )
 from tests.homeagent.support import (
     CELLULAR,
     HA,
     HOME,
+    WALL,
     WLAN,
     Script,
     bid,
@@ -35,6 +38,7 @@ def test_revocation() -> None:
     assert isinstance(indication, BindingRevocationIndication)
     assert (packet.destination, packet.routing_address) == (WLAN, HOME)
     assert [one.bid for one in indication.find_all(BindingIdentifier)] == [2]
+    assert indication.find(MessageIdentification).timestamp == ntp_timestamp(script.now + WALL)
     assert script.update(bid(2, CELLULAR)).status == S.ADMINISTRATIVELY_PROHIBITED
     assert len([one for one in script.pass_time(1.5) if isinstance(one, actions.SendPacket)]) == 1  # repeated once
     assert script.bindings() == {1: str(WLAN), 2: str(CELLULAR)}

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from mip6.actions import SendPacket
-from mip6.auth import verify
+from mip6.auth import ntp_timestamp, verify
 from mip6.events import PacketReceived
 from mip6.forwarding import Encapsulation
 from mip6.headers import SignallingPacket, build_packet, ipv6_header
@@ -22,9 +22,9 @@ from mip6.messages import (
     decode_message,
 )
 from mip6.numbers import HeartbeatFlag, RevocationFlag
-from mip6.options import BindingIdentifier, NatDetection
+from mip6.options import BindingIdentifier, MessageIdentification, NatDetection
 from mobilenode.settings import LinkSettings
-from tests.mobilenode.support import AGENT, CELL, HOME, KEY, SETTINGS, WLAN, World, link, registered
+from tests.mobilenode.support import AGENT, CELL, HOME, KEY, NOON, SETTINGS, WLAN, World, link, registered
 
 NO_FLAGS = RevocationFlag(0)
 STRANGER = IPv6Address("2001:db8:c::9")
@@ -213,3 +213,13 @@ def test_a_revocation_that_is_replayed_later_revokes_nothing() -> None:
     answer = message_of(world.other[-1])
     assert isinstance(answer, BindingRevocationAcknowledgement) and (answer.status, answer.sequence) == (0, 7)
     assert world.usable() == [1, 2]
+
+
+def test_a_revocation_of_another_time_is_not_obeyed_even_after_a_restart() -> None:
+    world = registered()
+    old, fresh = (ntp_timestamp(NOON + world.now + seconds) for seconds in (-3600, -3))
+    message = revocation(7, 1, 2)
+    done = world.receive(message.with_options((*message.options, MessageIdentification(old))))
+    assert world.usable() == [1, 2] and not any(isinstance(one, SendPacket) for one in done)
+    world.receive(message.with_options((*message.options, MessageIdentification(fresh))))
+    assert world.usable() == [1]
