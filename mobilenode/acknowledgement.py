@@ -200,7 +200,10 @@ def _rejected(state: Registration, sent: SentUpdate, status: int, now: float) ->
 
 
 def _superseded(state: Registration, sent: SentUpdate) -> bool:
-    """Whether something else was said to the home agent since: the answer to that decides."""
+    """Whether something else was said to the home agent since, or would be now: the answer to that decides."""
+    bids = [one.bid for one in sent.update.bindings]
+    if (state.mode is Mode.PLAIN and any(bids)) or (state.mode is Mode.INDIVIDUAL and len(bids) > 1):
+        return True
     newer = state.in_flight
     return newer is not None and newer.update != sent.update and newer.time >= sent.time
 

@@ -9,7 +9,7 @@ import pytest
 
 from mip6.auth import ntp_timestamp
 from mip6.messages import BindingAcknowledgement
-from mip6.numbers import AckFlag, UpdateFlag
+from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import (
     AlternateCareOfAddress,
     BindingIdentifier,
@@ -311,3 +311,17 @@ def test_a_home_agent_that_ignores_flows_is_not_bothered() -> None:
     )
     world.run(100)
     assert len(world.sent) == 1 and world.state() == "registered"
+
+
+def test_a_late_refusal_of_bids_that_are_no_longer_sent_makes_nobody_wait_longer() -> None:
+    world = World()
+    world.links(*BOTH)
+    world.run(4)
+    first, last = world.sent[0], world.sent[-1]
+    assert first.bids() and first.update.sequence != last.update.sequence
+    world.answer(last, BindingStatus.MCOA_PROHIBITED)
+    assert not world.sent[-1].bids()
+    world.answer(status=BindingStatus.INSUFFICIENT_RESOURCES)
+    due = world.engine.next_deadline()
+    world.answer(first, BindingStatus.MCOA_PROHIBITED)
+    assert world.engine.next_deadline() == due
