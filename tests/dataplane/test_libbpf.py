@@ -11,16 +11,8 @@ from pathlib import Path
 import pytest
 
 from mip6.dataplane import layout
-from mip6.dataplane.libbpf import (
-    LibbpfError,
-    MapInfo,
-    Object,
-    OpenOptions,
-    Program,
-    ProgramInfo,
-    RunOptions,
-    SkBuff,
-)
+from mip6.dataplane.libbpf import LibbpfError, Object, Program
+from mip6.dataplane.libbpfstructs import MapInfo, OpenOptions, ProgramInfo, RunOptions, SkBuff
 from mip6.dataplane.maps import OBJECT, PROGRAMS, FastPathMaps, load
 from mip6.dataplane.sharedmemory import ELIMINATE
 from mip6.forwarding import DropReason

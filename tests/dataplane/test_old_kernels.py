@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mip6.dataplane.libbpf import OpenOptions, library
+from mip6.dataplane.libbpf import library
+from mip6.dataplane.libbpfstructs import OpenOptions
 from mip6.dataplane.maps import OBJECT
 
 INSTRUCTION = struct.Struct("=BBhi")
