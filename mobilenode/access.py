@@ -130,13 +130,14 @@ class Access:
         if one is None:
             return
         one.udp = udp
-        if not (self.probing and self._probed(link)):
+        if not self.probed(link):
             one.memory.proven = True
         elif one.verify is None and self._in_question(one):
             one.verify = now + VERIFICATION
 
-    def _probed(self, name: str) -> bool:
-        return any(link.probe for link in self.settings.links if link.name == name)
+    def probed(self, name: str) -> bool:
+        """Whether probes go through the tunnel of this link, so that their absence means something."""
+        return self.probing and any(link.probe for link in self.settings.links if link.name == name)
 
     def path_up(self, link: str) -> None:
         """A probe got through."""

@@ -234,10 +234,11 @@ class MobileNode:
             if bid not in after or after[bid].address != one.address:
                 fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
                 actions.append(Report("care-of address lost", fields=fields))
-        for bid, one in after.items():
-            if bid not in before or before[bid].address != one.address:
-                fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
-                actions.append(Report("care-of address found", fields=fields))
+        new = [one for bid, one in after.items() if bid not in before or before[bid].address != one.address]
+        state.came(new, after.keys() - {one.bid for one in new})
+        for one in new:
+            fields = {"bid": one.bid, "link": one.link, "care_of_address": str(one.address)}
+            actions.append(Report("care-of address found", fields=fields))
         for bid, one in after.items():
             if one.leaving is not None and (bid not in before or before[bid].leaving is None):
                 fields = {"bid": bid, "link": one.link, "care_of_address": str(one.address)}
@@ -287,7 +288,7 @@ class MobileNode:
         """Flows leave a path that is down in this turn, at the home agent by the Binding Update that follows. Where the
         way may be to blame, a Binding Update over that very link finds it out."""
         state = self._registration
-        state.paths[bid] = path_state
+        state.heard(bid, path_state)
         link = next((one.link for one in state.active() if one.bid == bid), None)
         if link is not None and path_state in ANSWERING:
             state.access.path_up(link)

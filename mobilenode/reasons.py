@@ -11,6 +11,7 @@ from mip6.lookup import Plain
 from mip6.packet import Parsed
 from mobilenode import views
 from mobilenode.balance import Balance
+from mobilenode.movement import CareOfAddress
 from mobilenode.policy import Direction
 from mobilenode.registration import Registration
 from mobilenode.settings import FlowSettings, MobileNodeSettings
@@ -114,6 +115,13 @@ def _unused(settings: MobileNodeSettings, state: Registration) -> dict[int, str]
         elif one.bid not in sending:
             found[one.bid] = "not yet acknowledged by the home agent"
         elif one.bid not in in_use:
-            spent = one.link in state.spent
-            found[one.bid] = "its monthly volume is used up" if spent else f"its path is {state.paths[one.bid]}"
+            found[one.bid] = _held_back(state, one)
     return found
+
+
+def _held_back(state: Registration, one: CareOfAddress) -> str:
+    if one.link in state.spent:
+        return "its monthly volume is used up"
+    if one.bid in state.unproven:
+        return "no probe has got through it yet"
+    return f"its path is {state.paths[one.bid]}"

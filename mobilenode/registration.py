@@ -82,6 +82,7 @@ class Registration:
     care_of: tuple[CareOfAddress, ...] = ()
     home: HomeLink | None = None
     paths: dict[int, PathState] = field(default_factory=dict)  # by BID, as the probes say
+    unproven: frozenset[int] = frozenset()  # BIDs that are not used before a probe got through; see `came`
     goal: Goal = Goal.REGISTERED
     mode: Mode = Mode.BULK
     overwrite: bool = True  # the home agent may hold bindings this list knows nothing of
@@ -159,8 +160,27 @@ class Registration:
         """The BIDs to use: of the best paths, those whose link's monthly volume is not used up, if there are any; of a
         care-of address that is leaving only where all are."""
         staying = [one for one in among if one.leaving is None] or among
-        good = best((one.bid for one in staying), self.paths)
+        good = best((one.bid for one in staying), self._states())
         return frozenset(one.bid for one in staying if one.bid in good and one.link not in self.spent) or good
+
+    def _states(self) -> Mapping[int, PathState]:
+        unproven = {bid for bid in self.unproven if self.paths.get(bid) is not PathState.DOWN}
+        return {**self.paths, **dict.fromkeys(unproven, PathState.RECOVERING)} if unproven else self.paths
+
+    def came(self, found: Sequence[CareOfAddress], staying: Iterable[int]) -> None:
+        """These care-of addresses are new here, those of `staying` are not. While one of the latter answers probes, a
+        new one has to answer one before flows are given to it: an address and a router do not make a link that carries
+        (a login page, a neighbour that is not resolved yet)."""
+        if any(self.paths.get(bid) is PathState.UP for bid in staying):
+            self.unproven |= {
+                one.bid for one in found if self.settings.sends(one.link) and self.access.probed(one.link)
+            }
+
+    def heard(self, bid: int, state: PathState) -> None:
+        """What the probes say of a path from now on."""
+        self.paths[bid] = state
+        if state is not PathState.UNMEASURED:
+            self.unproven -= {bid}
 
     def in_use(self, among: Iterable[CareOfAddress] | None = None) -> tuple[CareOfAddress, ...]:
         """Those (of `among`) that flows are given to: the ones whose paths are not held back."""

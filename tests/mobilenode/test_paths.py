@@ -94,3 +94,46 @@ def test_a_link_that_returns_while_its_path_is_held_back_takes_no_flows() -> Non
     assert (order(world), flows(world)[20]) == ([2, 1], ())
     is_now(world, PathState.UP)
     assert flows(world)[20] == (1,)
+
+
+def test_a_link_that_comes_later_takes_flows_when_a_probe_has_got_through_it() -> None:
+    """A login page lets an address and a router advertisement through, and nothing else."""
+    world = registered(MEASURED)
+    is_now(world, PathState.UP, CELLULAR)
+    world.links(BOTH[1])
+    world.answer()
+    is_now(world, PathState.UNMEASURED)  # it was away for so long that nothing is remembered
+    world.links(*BOTH)
+    assert priorities(world.sent[-1]) == {1: LOWEST_PRIORITY, 2: 20} and world.sent[-1].flows() == {}
+    world.answer()
+    assert (order(world), flows(world)[20], world.usable()) == ([2, 1], (), [2, 1])
+    answer = world.engine.explain({"source": str(HOME), "destination": "2001:db8:c::2", "protocol": "esp"})
+    assert [one["why"] for one in answer["bindings"] if one["bid"] == 1] == ["no probe has got through it yet"]
+    is_now(world, PathState.UP)
+    assert priorities(world.sent[-1]) == {1: 10, 2: 20} and world.sent[-1].flows() == {20: (1,)}
+    world.answer()
+    assert (order(world), flows(world)[20]) == ([1, 2], (1,))
+
+
+def test_a_link_that_comes_later_is_used_at_once_when_no_other_answers_or_it_is_not_probed() -> None:
+    for probe, other in ((True, PathState.UNMEASURED), (True, PathState.SILENT), (False, PathState.UP)):
+        links = tuple(replace(one, probe=one.name == "wwan0" or probe) for one in NATIVE)
+        world = registered(replace(MEASURED, links=links))
+        is_now(world, other, CELLULAR)
+        world.links(BOTH[1])
+        world.answer()
+        world.links(*BOTH)
+        world.answer()
+        assert (order(world), flows(world)[20]) == ([1, 2], (1,)), (probe, other)
+
+
+def test_a_link_that_waits_for_its_first_answer_is_used_when_the_other_fails() -> None:
+    world = registered(MEASURED)
+    is_now(world, PathState.UP, CELLULAR)
+    world.links(BOTH[1])
+    world.answer()
+    world.links(*BOTH)
+    world.answer()
+    assert order(world) == [2, 1]
+    is_now(world, PathState.DOWN, CELLULAR)
+    assert order(world) == [1, 2]
