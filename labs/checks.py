@@ -12,6 +12,7 @@ from statistics import median
 
 from labs.flows import DIRECTIONS, DOWN, UP, Download, Stream, Window, octets_in
 from labs.recording import Played, Recording, directions_of
+from labs.render import begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,19 @@ def shared(flow: str, links: Sequence[str], at_least: float) -> Judge:
             Check(f"{played.name}: {flow}, share of {link}", round(share, 1), "% of packets", at_least, at_least=True)
             for link, share in shares.items()
         ]
+
+    return judge
+
+
+def began(flow: str, link: str, at_least: float) -> Judge:
+    """At least this share (in %) of the connections that began were answered by this link: what the home agent decides,
+    whatever the links then carry."""
+
+    def judge(recording: Recording, played: Played) -> list[Check]:
+        answers = recording.carried(played, begun(flow), DOWN)
+        share = 100 * answers[link] / max(1, sum(answers.values()))
+        name = f"{played.name}: {flow} that begin on {link}"
+        return [Check(name, round(share, 1), "% of connections", at_least, at_least=True)]
 
     return judge
 

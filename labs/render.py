@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from labs.emulation import Quality
-from labs.flows import DOWN, UP, Flow
+from labs.flows import DOWN, UP, Download, Flow
 from labs.topology import RELAY, Advertisement, Interface, Link, Node, Route, Topology
 from mip6.forwarding import DSMIP_PORT
 
@@ -14,6 +14,7 @@ COUNTER_TABLE = "lab"
 TOTAL = "total"
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _UDP_SIZE = 8
+_TCP_FLAGS_AT, _SYN = 13, 2
 _INNER = {
     6: (41, 6, 40),
     4: (4, 9, 20),
@@ -189,7 +190,8 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
     """An nft ruleset that counts what the node forwards over its access links; empty when it has none.
 
     Named counters `LINK_FLOW_down` and `LINK_FLOW_up`, and LINK_total_* for everything. A flow is known by protocol and
-    the correspondent's port, as a plain packet and inside every kind of tunnel.
+    the correspondent's port, as a plain packet and inside every kind of tunnel. Of pages also LINK_FLOW_begun_*: the
+    packets that open a connection (SYN up, SYN and ACK down).
     """
     names: list[str] = []
     rules: list[str] = []
@@ -204,6 +206,10 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
             for flow in flows:
                 names.append(counter := counter_name(name, flow.name, direction))
                 rules += [f'{side} "{interface}" {match} counter name {counter}' for match in _matches(flow, port)]
+                if isinstance(flow, Download) and flow.page:
+                    names.append(counter := counter_name(name, begun(flow.name), direction))
+                    opening = _matches(flow, port, begins=True)
+                    rules += [f'{side} "{interface}" {match} counter name {counter}' for match in opening]
     if not names:
         return ""
     declared = "\n".join(f"    counter {name} {{}}" for name in names)
@@ -218,9 +224,11 @@ def counters(topology: Topology, node: Node, flows: Iterable[Flow] = ()) -> str:
 """
 
 
-def _matches(flow: Flow, port: str) -> Iterator[str]:
-    """Offsets in octets from the outer header; the header of version 4 is without options, as agents send it."""
-    yield f"meta nfproto ipv{flow.family} {flow.protocol} {port} {flow.port}"
+def _matches(flow: Flow, port: str, *, begins: bool = False) -> Iterator[str]:
+    """Offsets in octets from the outer header; the header of version 4 is without options, as agents send it. `begins`:
+    only what opens a connection of TCP."""
+    syn = " tcp flags & syn == syn" if begins else ""
+    yield f"meta nfproto ipv{flow.family} {flow.protocol} {port} {flow.port}{syn}"
     tunnel_protocol, inner_protocol_at, inner_size = _INNER[flow.family]
     for version, (_, outer_protocol_at, outer_size) in _INNER.items():
         outer = f"meta nfproto ipv{version}"
@@ -234,7 +242,8 @@ def _matches(flow: Flow, port: str) -> Iterator[str]:
         for match, inner in encapsulated:
             port_at = inner + inner_size + (0 if port == "sport" else 2)
             protocol = f"{_raw(inner + inner_protocol_at, 1)} {_PROTOCOLS[flow.protocol]}"
-            yield f"{match} {protocol} {_raw(port_at, 2)} {flow.port}"
+            syn = f" {_raw(inner + inner_size + _TCP_FLAGS_AT, 1)} & {_SYN} == {_SYN}" if begins else ""
+            yield f"{match} {protocol} {_raw(port_at, 2)} {flow.port}{syn}"
 
 
 def _raw(octet: int, size: int) -> str:
@@ -243,6 +252,11 @@ def _raw(octet: int, size: int) -> str:
 
 def _version(octet: int) -> str:
     return f"@nh,{8 * octet},4"
+
+
+def begun(flow: str) -> str:
+    """The name under which connections that begin are counted."""
+    return f"{flow}_begun"
 
 
 def counter_name(link: str, flow: str, direction: str) -> str:

@@ -30,6 +30,7 @@ from labs.flows import (
 from labs.logs import agents_reports
 from labs.namespaces import NETNS, Lab, LabError, NotInTime
 from labs.netfilter import Sampler
+from labs.patience import FACTOR
 from labs.recording import Ends, Mark, Played, Recording, Sample, directions_of
 from labs.render import TOTAL
 from labs.result import Report
@@ -41,7 +42,7 @@ TICK = 0.2  # seconds between two pictures of the rates
 ADDRESS_LIMIT = 10.0  # seconds until every link has an address: router advertisement and DAD
 REGISTRATION_LIMIT = 10.0
 SETTLE_LIMIT = 5.0  # seconds until every flow is seen on its link alone
-LIFETIME = 180.0  # seconds after which the traffic ends by itself
+LIFETIME = 180.0 * FACTOR  # seconds after which the traffic ends by itself
 
 
 class Runner:

@@ -3,8 +3,10 @@
 How it thinks. For each link and direction a *factor* up to 100 says how much it can take now, as a share of what the
 best one can; a balanced rule multiplies its weights with it. Running flows stay where they are (`mip6.memory`).
 
-    factor ~ capacity x (part of it that nothing uses) x (1 % / loss, where more than 1 % is lost)
+    factor ~ capacity x (part of it that a new flow may have) x (1 % / loss, where more than 1 % is lost)
 
+* A new flow may have what nothing uses, and a part of what is used, as flows that want all they can get make room for
+  each other. A link that is shunned because it is full only moves its load to the next.
 * Loss counts at once and is forgotten slowly: an idle path is probed so seldom that it looks good by chance.
 * What a link carries is what the kernel counts on it, foreign traffic included, smoothed over some seconds.
 * Its capacity is its `max_rate`; where that is not given, it is taken to be twice what the busiest of them carries.
@@ -33,7 +35,8 @@ FORGIVE = 15.0  # seconds that a loss lasts which is not seen again, falling off
 FORGET = 15.0  # seconds without a queue that double a capacity that was learned from one
 HEADROOM = 2.0  # times what the busiest link carries is assumed to fit
 LEAST_CAPACITY = 1e6  # bit/s; a link is not loaded by a terminal session
-LEAST_SPARE = 0.05  # of the capacity: even a full link gives a new flow something
+LEAST_SPARE = 0.15  # of the capacity, for a new flow; with less the load swings to and fro
+FULL_SPARE = 0.5  # the same of a link with a queue of QUEUE seconds, less with the square root of a longer one
 HARMLESS = 0.01  # share of lost packets that is no reason to avoid a link
 LEAST_FACTOR = 0.01
 STEP, RATIO = 0.1, 2.0  # changes that count: of a share of all, and of one link's share against another's
@@ -82,7 +85,10 @@ class _Load:
     def available(self, assumed: float) -> float:
         """What a new flow may count on."""
         capacity = self.capacity(assumed)
-        spare = LEAST_SPARE if self.full else max(1 - (self.rate or 0.0) / capacity, LEAST_SPARE)
+        if self.full:  # what runs there makes room
+            spare = FULL_SPARE * math.sqrt(QUEUE / self.queue)
+        else:
+            spare = max(1 - (self.rate or 0.0) / capacity, LEAST_SPARE)
         return capacity * spare * min(1.0, HARMLESS / max(self.loss, HARMLESS))
 
 

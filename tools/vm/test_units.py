@@ -35,7 +35,7 @@ for word in (b"one", b"two", b"three"):
 print(*(here.recv(100).decode() for _ in range(3)))
 """
 KEY = "0f0e0d0c0b0a09080706050403020100f1e2d3c4"
-CAPABILITIES = {"cap_net_admin": 12, "cap_net_raw": 13, "cap_bpf": 39}
+CAPABILITIES = {"cap_net_bind_service": 10, "cap_net_admin": 12, "cap_net_raw": 13, "cap_perfmon": 38, "cap_bpf": 39}
 ALLOWED = sum(1 << number for number in CAPABILITIES.values())
 HOME_AGENT = """
 [homeagent]
@@ -160,7 +160,7 @@ def test_they_start_and_say_when_they_are_ready() -> None:
 
 
 @pytest.mark.parametrize("unit", ["homeagent", "mobilenode"])
-def test_three_capabilities_and_no_more(unit: str) -> None:
+def test_five_capabilities_and_no_more(unit: str) -> None:
     pid = shown(unit, "MainPID")
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     sets = {name: int(value, 16) for name, _, value in (line.partition(":\t") for line in lines) if name[:3] == "Cap"}
