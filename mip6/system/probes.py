@@ -1,9 +1,8 @@
 """The sockets of path measurement: sends probes when `mip6.paths` says so, answers the far end's, tells of changes.
 
-One UDP socket is the reflector (port 862), one for each BID in use sends probes and takes the answers. Of a packet
-count its time of arrival (the kernel's), its hop limit and the interface it came by. Each mobile node's probes carry
-the HMAC of its association's key; without a key only what comes out of the tunnel device is taken. Timestamps follow
-the clock that never jumps, set once to the time of day.
+One UDP socket is the reflector (port 862), one for each BID in use sends probes and takes the answers
+(`mip6.system.probesockets`). Each mobile node's probes carry the HMAC of its association's key; without a key only what
+comes out of the tunnel device is taken. Timestamps follow the clock that never jumps, set once to the time of day.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import asyncio
 import errno
 import heapq
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,24 +32,14 @@ from mip6.probeflows import PORT_BASE, is_probe_rule, probe_port, probed
 from mip6.stamp import MASK64, REFLECTOR_PORT, Key, WrongHmac, read_probe, read_reply, reflect, write_probe
 from mip6.system import log
 from mip6.system.clock import clock
+from mip6.system.probesockets import BATCH, Arrival, open_socket, receive
 from mip6.wire import FormError
 
-BATCH = 64  # packets of one socket in a turn of the loop
 BATCHES_PER_TURN = 16  # before peers are judged
 PEERS_PER_TURN = 64  # that are judged and probed
 LOOK = 0.5  # seconds between two looks at the counters of the tunnels
 TRAFFIC = 2  # packets that are not ours between two looks make a path busy
 LEAST_WAIT = 0.002  # seconds between two wake-ups, so that many paths share one
-BUFFER = 4 << 20
-OLDEST = 1.0  # seconds that a packet may have waited for us; a stamp older than that is no stamp
-HOP_LIMIT = 255
-_SIZE = 2048
-_SO_TIMESTAMPNS = 35
-_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
-_IPV6_FREEBIND = 78
-_ANCILLARY = socket.CMSG_SPACE(16) + socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)
-_TIME = struct.Struct("@qq")
-_INT = struct.Struct("@i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +94,7 @@ class Prober:
         self._on_change, self._counters = on_change, counters
         self._interface = socket.if_nametoindex(self._measured.device)
         try:
-            self._reflector = self._open(REFLECTOR_PORT)
+            self._reflector = open_socket(self._measured.own, REFLECTOR_PORT)
         except OSError as error:
             log.event("paths_not_measured", "warning", port=REFLECTOR_PORT, error=error.strerror)
             return
@@ -125,25 +113,6 @@ class Prober:
                 self._loop.remove_reader(sock)
                 sock.close()
         self._reflector, self._senders = None, {}
-
-    def _open(self, port: int) -> socket.socket:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            for level, name, value in (
-                (socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER),
-                (socket.SOL_SOCKET, _SO_SNDBUFFORCE, BUFFER),
-                (socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1),
-                (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1),
-                (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1),
-                (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, HOP_LIMIT),
-                (socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1),  # the home address may come a moment later
-            ):
-                sock.setsockopt(level, name, value)
-            sock.bind((str(self._measured.own), port))
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
     def renew_keys(self) -> None:
         """The nodes' keys may be others now."""
@@ -210,7 +179,7 @@ class Prober:
         sock = self._senders.get(bid)
         if sock is None:
             try:
-                sock = self._senders[bid] = self._open(probe_port(bid))
+                sock = self._senders[bid] = open_socket(self._measured.own, probe_port(bid))
             except OSError as error:
                 log.event("path_not_measured", "warning", bid=bid, port=probe_port(bid), error=error.strerror)
                 return None
@@ -356,33 +325,12 @@ class Prober:
         self.counts["not_authentic"] += 1
         return None
 
-    def _packets(self, sock: socket.socket) -> list[tuple[bytes, str, int, float, int, int]]:
-        """What waits in a socket: packet, source, port, time of arrival, hop limit, interface."""
-        found = []
-        ahead = None
-        for _ in range(BATCH):
-            try:
-                data, ancillary, _, address = sock.recvmsg(_SIZE, _ANCILLARY)
-            except BlockingIOError:
-                break
-            except OSError:  # an ICMPv6 error about an earlier probe: the far end has no reflector
-                self.counts["refused"] += 1
-                continue
-            if ahead is None:
-                now = clock()
-                ahead = time.time() - now
-            arrived, hop_limit, interface = now, 0, 0
-            for _, kind, value in ancillary:
-                if kind == _SO_TIMESTAMPNS:
-                    seconds, nanoseconds = _TIME.unpack(value)
-                    stamped = seconds - ahead + nanoseconds * 1e-9
-                    arrived = stamped if now - OLDEST < stamped <= now else now
-                elif kind == socket.IPV6_PKTINFO:
-                    (interface,) = _INT.unpack_from(value, 16)
-                else:
-                    (hop_limit,) = _INT.unpack(value)
-            found.append((data, address[0], address[1], arrived, hop_limit, interface))
-        return found
+    def _packets(self, sock: socket.socket) -> list[Arrival]:
+        """A batch of what waits in a socket."""
+        packets, refused = receive(sock)
+        if refused:  # an ICMPv6 error about an earlier probe: the far end has no reflector
+            self.counts["refused"] += refused
+        return packets
 
     def qualities(self, home: IPv6Address) -> dict[int, Quality]:
         """What is known of the paths of a node, by BID."""

@@ -14,7 +14,8 @@ from mip6.forwarding import End, ForwardingTable, Node, Tunnel
 from mip6.path import PathSettings
 from mip6.probeflows import probe_port, probe_rules
 from mip6.stamp import REFLECTOR_PORT, derive_key, read_reply, write_probe
-from mip6.system.probes import BATCH, PEERS_PER_TURN, Measured, Prober
+from mip6.system.probes import PEERS_PER_TURN, Measured, Prober
+from mip6.system.probesockets import BATCH
 from tests.system.conftest import Pair
 
 OWN, HOMES = IPv6Address("2001:db8:1::1"), IPv6Network("2001:db8:f00::/64")
