@@ -38,7 +38,7 @@ SLOTS = round(IDLE_INTERVAL / INTERVAL)  # a busy path is probed in each, an idl
 WINDOWS, SECONDS, MARGIN = 5, 2.0, 2.0
 HOMES = IPv6Network("2001:db8:f00::/64")
 SECRET = bytes(range(20))
-ANSWERED_AT_LEAST = 0.98
+LATEST = 0.5  # seconds without an answer, after which none is under way
 _BUFFER = 8 << 20
 _SO_RCVBUFFORCE, _IPV6_FREEBIND = 33, 78
 _PACKET_INFORMATION = struct.Struct("@16sI")
@@ -84,7 +84,7 @@ def _open(port: int) -> socket.socket:
 
 
 def _mobile_nodes() -> None:
-    """All of them, for so many seconds; prints how many probes were due, and how many were answered."""
+    """All of them, for so many seconds; prints how many probes were due, sent and answered."""
     homes = _homes()
     keys = {home.packed: derive_key(SECRET, home) for home in homes}
     sockets = {bid: _open(probe_port(bid)) for bid in BIDS}
@@ -115,9 +115,9 @@ def _mobile_nodes() -> None:
         _reflect(reflector, keys)
         if sent >= due:
             select.select([], [], [], 0.001)
-    time.sleep(0.2)
-    answered += sum(_drain(sock, 100_000) for sock in sockets.values())
-    print(json.dumps([due, answered]), flush=True)
+    while select.select(sockets.values(), [], [], LATEST)[0]:
+        answered += sum(_drain(sock) for sock in sockets.values())
+    print(json.dumps([due, sent, answered]), flush=True)
 
 
 def _drain(sock: socket.socket, most: int = 200) -> int:
@@ -143,8 +143,10 @@ def _reflect(sock: socket.socket, keys: dict[bytes, Any]) -> None:
 
 
 def measure() -> list[dict[str, Any]]:
-    """The share of one processor, and the processor time for a probe that is answered; RuntimeError when too few were
-    answered for it to mean anything. Needs root."""
+    """The shares of the probes that the nodes could send in time and that the home agent answered, the share of one
+    processor that it took, and its processor time for a probe that it answered. Needs root.
+
+    Where less than all are answered it took what it got: the machine has more to do than these two processes can."""
     with pair() as spaces:
         spaces.ip("ha", f"route add {HOMES} via {NEIGHBOUR}")
         spaces.ip("nodes", f"route add local {HOMES} dev lo")
@@ -153,11 +155,13 @@ def measure() -> list[dict[str, Any]]:
         time.sleep(MARGIN)
         share = statistics.median(shares(home_agent, WINDOWS, SECONDS))
         assert nodes.stdout is not None
-        due, answered = json.loads(nodes.stdout.readline())
-    if answered < ANSWERED_AT_LEAST * due:
-        raise RuntimeError(f"of {due} probes only {answered} were answered")
+        due, sent, answered = json.loads(nodes.stdout.readline())
+    if not answered:
+        raise RuntimeError(f"of {sent} probes none was answered")
     per_second = answered / (WINDOWS * SECONDS + 2 * MARGIN)
     return [
+        {"name": "probes_1000x3_sent", "value": 100 * sent / due, "unit": "% of due", "ratio_to_plain": None},
+        {"name": "probes_1000x3_answered", "value": 100 * answered / sent, "unit": "% of sent", "ratio_to_plain": None},
         {"name": "probes_1000x3_cpu_share", "value": 100 * share, "unit": "% of a CPU", "ratio_to_plain": None},
         {"name": "probe_us", "value": 1e6 * share / per_second, "unit": "us", "ratio_to_plain": None},
     ]
