@@ -124,8 +124,10 @@ def _leaves_by(state: Registration, update: Update) -> Source | None:
 def _send(state: Registration, update: Update, now: float) -> SendPacket:
     source = _leaves_by(state, update)
     assert source is not None and state.home_agent is not None
-    if any(one.refresh <= now for one in state.update_list.held.values()):
-        # a refresh is the time to ask again for a flow that the home agent had no room for or did not allow
+    held = state.update_list.held
+    if any(held[one.bid].refresh <= now for one in update.bindings if one.bid in held):
+        # a refresh is the time to ask again for a flow that the home agent had no room for or did not allow; while
+        # another BID's is due, flows asked for again would go before it every time
         state.refused_flows = {fid: one for fid, one in state.refused_flows.items() if one[1] in HOPELESS}
     sequence = (state.update_list.sequence + 1) % 65536
     lifetime = _lifetime(state, update, now)

@@ -183,6 +183,12 @@ def test_random_histories_with_paths_that_fail(chunk: int) -> None:
             raise AssertionError(f"seed {seed} at {network.now:.3f} s: {error!r}\n{story}") from error
 
 
+@pytest.mark.parametrize("seed", [100481, 101132])
+def test_flows_that_are_refused_do_not_take_the_turn_of_a_refresh(seed: int) -> None:
+    """The home agent has forgotten a BID that is due for its refresh, and refuses the flows that name it."""
+    replay(seed)
+
+
 def registered() -> Network:
     """A mobile node with both links registered."""
     network = Network(1)
