@@ -47,6 +47,10 @@ def add_parser(commands: Any) -> None:
     )
     up = action("up", _up, "bring up a scenario's network and agents, and leave them running")
     up.add_argument("name", choices=SCENARIOS)
+    for chosen in (play, up):
+        chosen.add_argument(
+            "--label", help="what the lab is known by; default: NAME, or NAME-2 and so on beside others"
+        )
     for chosen in (play, every, up):
         chosen.add_argument("--dataplane", choices=("userspace", "ebpf", "auto"), default="auto")
     shell = action("shell", _shell, "a shell, or the command after --, in a node of a lab that is up")
@@ -98,7 +102,7 @@ def _play(arguments: argparse.Namespace) -> int:
         if not file.absolute().parent.is_dir():
             raise LabError(f"--{form} {file}: there is no such directory")
     _demand_everything(files)
-    return 0 if _played(SCENARIOS[arguments.name], arguments.dataplane, files).passed else 1
+    return 0 if _played(SCENARIOS[arguments.name], arguments.dataplane, files, arguments.label).passed else 1
 
 
 def _all(arguments: argparse.Namespace) -> int:
@@ -114,10 +118,10 @@ def _all(arguments: argparse.Namespace) -> int:
     return 0 if all(report.passed for report in reports) else 1
 
 
-def _played(scenario: Scenario, dataplane: str, files: Mapping[str, Path]) -> Report:
+def _played(scenario: Scenario, dataplane: str, files: Mapping[str, Path], label: str | None = None) -> Report:
     """Play a scenario, show it, and write its report in every form asked for."""
     view = View(sys.stdout)
-    report = Runner(scenario, view).run(dataplane=dataplane)
+    report = Runner(scenario, view, label).run(dataplane=dataplane)
     view.report(report)
     for form, file in files.items():
         file.write_bytes(_written(form, scenario, report))
@@ -137,7 +141,7 @@ def _written(form: str, scenario: Scenario, report: Report) -> bytes:
 def _up(arguments: argparse.Namespace) -> int:
     _demand_everything()
     scenario = SCENARIOS[arguments.name]
-    lab = Lab(scenario.topology, flows=scenario.flows)
+    lab = Lab(scenario.topology, arguments.label, scenario.flows)
     try:
         lab.up()
         wait_for_addresses(lab)

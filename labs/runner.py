@@ -46,12 +46,12 @@ LIFETIME = 180.0 * FACTOR  # seconds after which the traffic ends by itself
 
 
 class Runner:
-    """One run of a scenario."""
+    """One run of a scenario, in a lab known by `label`."""
 
-    def __init__(self, scenario: Scenario, view: View) -> None:
+    def __init__(self, scenario: Scenario, view: View, label: str | None = None) -> None:
         self.scenario = scenario
         self.view = view
-        self.lab = Lab(scenario.topology, flows=scenario.flows, own_clock=scenario.clock is not None)
+        self.lab = Lab(scenario.topology, label, scenario.flows, own_clock=scenario.clock is not None)
         self.carrier = dict.fromkeys(scenario.topology.access_links, True)
         self.dataplane = "none"
         self.played: list[Played] = []

@@ -39,10 +39,11 @@ _IPV6_FREEBIND = 78
 # --- the filter ------------------------------------------------------------------------------------------------------
 
 # linux/filter.h: classic BPF instructions. The packet begins with the IPv6 header.
-_LOAD_WORD, _LOAD_HALF, _LOAD_OCTET, _LOAD_OCTET_AT_X = 0x20, 0x28, 0x30, 0x50
+LOAD_WORD, _LOAD_HALF, LOAD_OCTET, _LOAD_OCTET_AT_X = 0x20, 0x28, 0x30, 0x50
 _SET_X, _X_FROM_A, _STORE, _RECALL = 0x01, 0x07, 0x02, 0x60
-_ADD, _SHIFT_LEFT, _ADD_X, _RETURN = 0x04, 0x64, 0x0C, 0x06
-_IF_EQUAL, _IF_GREATER, _IF_AT_LEAST = 0x15, 0x25, 0x35
+_ADD, _SHIFT_LEFT, _ADD_X, RETURN = 0x04, 0x64, 0x0C, 0x06
+IF_EQUAL, _IF_GREATER, _IF_AT_LEAST = 0x15, 0x25, 0x35
+INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, jump if false, operand
 _ANCILLARY = 0xFFFFF000  # SKF_AD_OFF
 _EXTENSION_HEADERS = 4  # how many in front of the Mobility Header are looked through
 
@@ -60,19 +61,19 @@ def signalling_filter() -> bytes:
         program.append((code, true, false, operand))
 
     emit(_LOAD_HALF, _ANCILLARY + 0)  # SKF_AD_PROTOCOL
-    emit(_IF_EQUAL, ETH_P_IPV6, false="reject")
-    emit(_LOAD_WORD, _ANCILLARY + 4)  # SKF_AD_PKTTYPE
-    emit(_IF_EQUAL, socket.PACKET_HOST, false="reject")
+    emit(IF_EQUAL, ETH_P_IPV6, false="reject")
+    emit(LOAD_WORD, _ANCILLARY + 4)  # SKF_AD_PKTTYPE
+    emit(IF_EQUAL, socket.PACKET_HOST, false="reject")
     emit(_SET_X, IPV6_HEADER)
-    emit(_LOAD_OCTET, 6)  # Next Header
+    emit(LOAD_OCTET, 6)  # Next Header
     for depth in range(_EXTENSION_HEADERS + 1):
-        emit(_IF_EQUAL, Protocol.MOBILITY, true="accept")
-        emit(_IF_EQUAL, Protocol.DESTINATION_OPTIONS, true="accept")
-        emit(_IF_EQUAL, Protocol.ICMPV6, true="icmpv6")
+        emit(IF_EQUAL, Protocol.MOBILITY, true="accept")
+        emit(IF_EQUAL, Protocol.DESTINATION_OPTIONS, true="accept")
+        emit(IF_EQUAL, Protocol.ICMPV6, true="icmpv6")
         if depth == _EXTENSION_HEADERS:
             break
-        emit(_IF_EQUAL, Protocol.ROUTING, true=f"skip{depth}")
-        emit(_IF_EQUAL, Protocol.HOP_BY_HOP, false="reject")
+        emit(IF_EQUAL, Protocol.ROUTING, true=f"skip{depth}")
+        emit(IF_EQUAL, Protocol.HOP_BY_HOP, false="reject")
         labels[f"skip{depth}"] = len(program)
         emit(_LOAD_OCTET_AT_X, 0)
         emit(_STORE, 0)
@@ -83,20 +84,27 @@ def signalling_filter() -> bytes:
         emit(_X_FROM_A)
         emit(_RECALL, 0)
     labels["reject"] = len(program)
-    emit(_RETURN, 0)
+    emit(RETURN, 0)
     labels["icmpv6"] = len(program)
     emit(_LOAD_OCTET_AT_X, 0)
     emit(_IF_AT_LEAST, Icmp6Type.HOME_AGENT_DISCOVERY_REQUEST, false="reject2")
     emit(_IF_GREATER, Icmp6Type.MOBILE_PREFIX_ADVERTISEMENT, true="reject2")
     labels["accept"] = len(program)
-    emit(_RETURN, MAXIMUM_PACKET)
+    emit(RETURN, MAXIMUM_PACKET)
     labels["reject2"] = len(program)  # jumps go forward only
-    emit(_RETURN, 0)
+    emit(RETURN, 0)
     code = b""
     for at, (operation, true, false, operand) in enumerate(program):
         jumps = (labels[name] - at - 1 if name else 0 for name in (true, false))
-        code += struct.pack("=HBBI", operation, *jumps, operand)
+        code += INSTRUCTION.pack(operation, *jumps, operand)
     return code
+
+
+def attach_filter(sock: socket.socket, code: bytes) -> None:
+    """From now on the kernel queues only what this classic BPF program passes; what waits already stays."""
+    held = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("@HP", len(code) // INSTRUCTION.size, ctypes.addressof(held))  # struct sock_fprog
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def is_signalling(packet: bytes) -> bool:
@@ -147,10 +155,7 @@ class SignallingTap:
         self._socket = socket.socket(socket.AF_PACKET, kind, socket.htons(ETH_P_ALL))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        code = signalling_filter()
-        held = ctypes.create_string_buffer(code, len(code))
-        program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))  # struct sock_fprog
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        attach_filter(self._socket, signalling_filter())
 
     def start(self) -> None:
         """Inside a running loop: packets that came since the tap was made are handed over in its next turn."""

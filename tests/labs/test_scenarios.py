@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -136,10 +137,11 @@ class TestInNamespaces:
             assert not _processes_with(f"{RUN / label}/")
 
     def test_up_stays_and_shell_sees_the_agents(self) -> None:
-        up = subprocess.run([*MIP6_LAB, "up", "car"], cwd=ROOT, capture_output=True, text=True)
-        assert up.returncode == 0, up.stderr
-        label = up.stdout.split()[1]
+        label = own_label()
         try:
+            up = subprocess.run([*MIP6_LAB, "up", "car", "--label", label], cwd=ROOT, capture_output=True, text=True)
+            assert up.returncode == 0, up.stderr
+            assert f"Lab {label} is up." in up.stdout
             for node, role in (("mr", "mobilenode"), ("ha", "homeagent")):
                 status = [*MIP6_LAB, "shell", label, node, "--", sys.executable, "-m", "mip6.cli", "status", "--json"]
                 done = subprocess.run(status, cwd=ROOT, capture_output=True, text=True)
@@ -195,22 +197,23 @@ def _processes_with(argument: str) -> list[int]:
     return found
 
 
+def own_label() -> str:
+    """For a lab that is looked for after its end: a label that another process cannot take as soon as it is free."""
+    return f"car-{uuid.uuid4().hex[:8]}"
+
+
 @contextmanager
 def car_under_traffic() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`mip6 lab run car`, in the middle of its story, and the label of its lab; both gone afterwards."""
-    process = subprocess.Popen([*MIP6_LAB, "run", "car"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    label = own_label()
+    run_car = [*MIP6_LAB, "run", "car", "--label", label]
+    process = subprocess.Popen(run_car, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
-        label = ""
         try:
-            for line in process.stdout:
-                if line.startswith("  lab "):
-                    label = line.split()[1].rstrip(":")
-                if line.startswith("▸"):
-                    break
+            assert any(line.startswith("▸") for line in process.stdout), "it ended before its first phase"
             yield process, label
         finally:
             process.kill()
             process.wait()
-            if label:
-                remove(label)
+            remove(label)

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from mip6.path import NEVER, Path, PathSettings, PathState
@@ -85,8 +86,9 @@ class World:
             self._note(end)
 
     def restart(self, end: End) -> None:
-        """The process begins anew; all it knew is gone."""
+        """The process begins anew; all it knew is gone, and what comes of its probes under way is not its own."""
         end.paths = Paths(end.paths.leads, Random(self.random.random()))
+        end.counts = Counter()
         end.alive = True
         for bid in self.lines:
             end.paths.attach(bid, self.settings, self.now, new=False)
@@ -120,7 +122,7 @@ class World:
             sequence, ssid = end.paths.probe(bid, stamp, self.now)
             end.counts[bid, "probes"] += 1
             packet = write_probe(sequence, stamp, ssid, None)
-            arrives = self._send(end, bid, packet, self._probe_arrives)
+            arrives = self._send(end, bid, packet, partial(self._probe_arrives, end.counts))
             end.counts[bid, "lost out"] += not arrives
         self._note(end)
 
@@ -135,10 +137,10 @@ class World:
             self.at(way.delay + self.random.random() * way.jitter, lambda: arrive(target, bid, packet))
         return True
 
-    def _probe_arrives(self, end: End, bid: int, packet: bytes) -> None:
-        other = self.mobile_node if end is self.home_agent else self.home_agent
+    def _probe_arrives(self, counts: Counter[tuple[int, str]], end: End, bid: int, packet: bytes) -> None:
+        """`counts` are those of the process that sent it."""
         if not end.alive:
-            other.counts[bid, "lost out"] += 1
+            counts[bid, "lost out"] += 1
             return
         probe = read_probe(packet, None)
         number = end.paths.heard(bid, probe.ssid, probe.sequence, self.now)
@@ -146,7 +148,7 @@ class World:
             return
         stamp = end.timestamp(self.now)
         arrives = self._send(end, bid, reflect(probe, None, number, stamp, stamp, 64), self._reply_arrives)
-        other.counts[bid, "lost in"] += not arrives
+        counts[bid, "lost in"] += not arrives
 
     def _reply_arrives(self, end: End, bid: int, packet: bytes) -> None:
         if end.alive:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mip6.measurement import Loss, Measurement, Reflection, between
@@ -48,6 +48,7 @@ def test_losses_are_counted_exactly_in_each_direction(
 
 
 @given(st.integers(0, 10_000), st.lists(st.sampled_from(["home agent", "mobile node", "clock", "cut"]), max_size=4))
+@example(8343, ["mobile node", "mobile node"])  # a probe of the process before is lost on its way back
 @settings(max_examples=25, deadline=None)
 def test_restarts_and_clocks_do_not_confuse_the_counts(seed: int, events: list[str]) -> None:
     world = World({1: Line(Way(0.02, 0.01, 0.05), Way(0.02, 0.01, 0.05)), 2: Line()}, seed)
@@ -58,10 +59,8 @@ def test_restarts_and_clocks_do_not_confuse_the_counts(seed: int, events: list[s
                 world.home_agent.alive = False
                 world.run(0.7)
                 world.restart(world.home_agent)
-                world.home_agent.counts.clear()
             case "mobile node":
                 world.restart(world.mobile_node)
-                world.mobile_node.counts.clear()
             case "clock":
                 world.home_agent.clock += world.random.choice([-3600.0, -0.2, 0.3, 86400.0])
             case "cut":

@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv6Address
 
 import pytest
 
-from mip6.system.neighbours import announce, check_duplicate
+from labs.inside import inside
+from labs.namespaces import NETNS
+from mip6.numbers import Icmp6Type
+from mip6.system.neighbours import ALL_NODES, RETRANS_TIMER, _link_socket, _send, announce, check_duplicate
 from tests.system.conftest import Pair
 
 pytestmark = pytest.mark.netns
 
 ADDRESS = IPv6Address("2001:db8:100::5")
+LIMIT = 10.0  # seconds until the kernel has done what it was told
 
 
 @pytest.fixture
 def link(pair: Pair) -> Iterator[Pair]:
-    """Both ends are ready: their link-local addresses have passed duplicate address detection."""
-    for run, device in ((pair.run, "eth0"), (pair.far, "far0")):
+    """Both ends are ready: they carry packets, and have their link-local addresses."""
+    ends = ((pair.run, "eth0"), (pair.far, "far0"))
+    for run, device in ends:
         run(f"sysctl -qw net.ipv6.conf.{device}.accept_dad=0")
         run(f"ip link set {device} down")
         run(f"ip link set {device} up")
+    for run, device in ends:
+        until(partial(carries, run, device))
     yield pair
+
+
+def carries(run: Callable[[str], str], device: str) -> bool:
+    return "state UP" in run(f"ip link show {device}") and bool(run(f"ip -6 addr show {device} scope link -tentative"))
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def give(link: Pair, address: IPv6Address) -> None:
+    """The neighbour has it, and hears what is asked about it: the kernel joins the address's group a moment later,
+    much later on a busy machine."""
+    link.far(f"ip addr add {address}/64 dev far0 nodad")
+    group = IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
+    until(lambda: group.packed.hex() in link.far("cat /proc/net/igmp6"))
 
 
 def checked(pair: Pair, interface: str = "eth0") -> tuple[bool, float]:
@@ -45,7 +73,7 @@ def test_a_free_address_is_free_after_a_second(link: Pair) -> None:
 
 
 def test_an_address_that_a_neighbour_has_is_a_duplicate_at_once(link: Pair) -> None:
-    link.far(f"ip addr add {ADDRESS}/64 dev far0 nodad")
+    give(link, ADDRESS)
     duplicate, seconds = checked(link)
     assert duplicate
     assert seconds < 0.9
@@ -60,12 +88,31 @@ def test_an_address_that_a_neighbour_is_testing_is_a_duplicate(link: Pair) -> No
         )
         return await check
 
-    link.far("sysctl -qw net.ipv6.conf.far0.accept_dad=1")
+    link.far("sysctl -qw net.ipv6.conf.far0.accept_dad=1 net.ipv6.conf.far0.router_solicitation_delay=0")  # at once
     assert asyncio.run(story())
 
 
+def test_nothing_else_on_the_link_hides_an_answer(link: Pair) -> None:
+    """More of other packets than a socket's queue holds, then the answer, while this process has no turn at all."""
+    with inside(NETNS / link.there):
+        far = _link_socket("far0")
+
+    async def story() -> bool:
+        begin = time.monotonic()
+        check = asyncio.create_task(check_duplicate(ADDRESS, "eth0"))
+        await asyncio.sleep(0)  # ours is out and we listen
+        other = ADDRESS + 1
+        for target in (*[other] * 2000, ADDRESS):
+            _send(far, "far0", target, ALL_NODES, Icmp6Type.NEIGHBOR_ADVERTISEMENT, 0, target, b"")
+        time.sleep(max(0.0, begin + 1.1 * RETRANS_TIMER - time.monotonic()))
+        return await check
+
+    with far:
+        assert asyncio.run(story())
+
+
 def test_another_address_of_the_neighbour_does_not_matter(link: Pair) -> None:
-    link.far("ip addr add 2001:db8:200::5/64 dev far0 nodad")  # the same solicited-node group
+    give(link, IPv6Address("2001:db8:200::5"))  # the same solicited-node group
     duplicate, _ = checked(link)
     assert not duplicate
 
