@@ -17,6 +17,7 @@ from pathlib import Path
 
 DEVICE = "veth0"
 HOME_AGENT, NEIGHBOUR = "2001:db8:2::1", "2001:db8:2::2"
+READY_LIMIT = 10.0  # seconds until both ends of the link may be used
 HOME_AGENT4, NEIGHBOUR4 = "203.0.113.1", "203.0.113.2"
 
 
@@ -35,6 +36,18 @@ class Pair:
             self.ip(space, f"address add {addresses[0]}/64 dev {DEVICE} nodad")
             self.ip(space, f"address add {addresses[1]}/24 dev {DEVICE}")
             self.ip(space, f"link set {DEVICE} up")
+        self._await_link_local()
+
+    def _await_link_local(self) -> None:
+        """Where packets have another source than the device's addresses the kernel asks for the neighbour from its
+        link-local address: not before that has passed duplicate address detection, and then again after a second."""
+        deadline = time.monotonic() + READY_LIMIT
+        for space in ("ha", "nodes"):
+            show = ["ip", "-n", self.space(space), "-6", "address", "show", DEVICE, "scope", "link", "-tentative"]
+            while not subprocess.run(show, check=True, capture_output=True).stdout:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{DEVICE} in {space} has no link-local address after {READY_LIMIT} s")
+                time.sleep(0.02)
 
     def space(self, name: str) -> str:
         return f"{self._prefix}-{name}"
