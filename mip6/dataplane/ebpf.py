@@ -211,7 +211,7 @@ class EbpfDataPlane:
 
     def _devices(self) -> Devices:
         tunnel = interface_index(self._device)
-        return Devices(tunnel, 0 if self._way.direct else tunnel)
+        return Devices(tunnel, 0 if self._way.direct else tunnel, self._way.shortcut)
 
     def _apply(self) -> None:
         if self._adopted or not self._waits:

@@ -18,7 +18,7 @@ CHUNK = 448
 MAX_CHUNKS = 22
 MAX_TUNNELS = MOST_TUNNELS
 NO_SLOT = 0xFF
-SETTINGS = struct.Struct("=IIIII4x16s")
+SETTINGS = struct.Struct("=IIIIII16s")
 OWNER_KEY = struct.Struct("=II16s")
 OWNER = struct.Struct("=16sIIHBBBB2x")
 CHUNK_KEY = struct.Struct("=II")

@@ -49,11 +49,13 @@ class Devices:
     """What the programs have to know of devices, by interface index.
 
     `tunnel` is the tunnel device. `deliver`: where decapsulated packets enter the stack: 0 as arrived on the access
-    device itself (fastest), or the index of the tunnel device (for rules that look at the input device).
+    device itself (fastest), or the index of the tunnel device (for rules that look at the input device). `forward`:
+    what the routes lead on to a neighbour does not enter it at all.
     """
 
     tunnel: int
     deliver: int = 0
+    forward: bool = False
 
 
 def load(path: Path = OBJECT, nodes: int = 1) -> Object:
@@ -196,14 +198,15 @@ class FastPathMaps:
 
     def _write_settings(self) -> None:
         there = self.maps["settings"].lookup(_ZERO) or bytes(layout.SETTINGS.size)
-        uplink, _, _, eliminate, zero_checksum, key = layout.SETTINGS.unpack(there)
+        uplink, _, _, eliminate, zero_checksum, _, key = layout.SETTINGS.unpack(there)
         if self._head is not None:  # adopted maps go on as they are until the first table
             end, eliminate, zero_checksum = self._head
             uplink = end is End.MOBILE_NODE
         if not any(key):
             key = os.urandom(len(key))
         devices = self._devices
-        value = layout.SETTINGS.pack(uplink, devices.tunnel, devices.deliver, eliminate, zero_checksum, key)
+        words = (uplink, devices.tunnel, devices.deliver, eliminate, zero_checksum, devices.forward)
+        value = layout.SETTINGS.pack(*words, key)
         self.maps["settings"].update(_ZERO, value)
 
     def _set_agent(self, agent: list[bytes]) -> None:

@@ -194,6 +194,19 @@ def wanted_in(table: ForwardingTable, outer: Arrival, inner: bytes, memory: Memo
     return Outcome(SHOT, whole, (verdict.reason,))
 
 
+def forwarded(outcome: Outcome, mtu: int) -> Outcome:
+    """What the short cut makes of a delivered packet that is routed to a neighbour by a route of this MTU."""
+    packet = outcome.packet
+    parsed = parse(packet)
+    if parsed is None or parsed.hop_limit <= 1 or len(packet) > mtu:
+        return outcome
+    if packet[0] >> 4 == 6:
+        answered = packet[6] == Protocol.HOP_BY_HOP
+    else:
+        answered = packet[0] & 15 > 5 or internet_checksum(packet[:20]) != 0
+    return outcome if answered else Outcome(REDIRECTED, one_hop_less(packet), outcome.counted)
+
+
 def is_unfinished(packet: bytes) -> bool:
     """Whether the checksum of TCP or UDP may be one that is left to the device, also by chance: what stands in front of
     the packet inside UDP is then made for the one that the device would make of it."""

@@ -12,6 +12,7 @@ from typing import Any
 from mip6.forwarding import Encapsulation, End, FlowRule, ForwardingTable, IPAddress, Node, Tunnel
 from mip6.numbers import Protocol
 from mip6.selectors import IPv4Selector, IPv6Selector, TrafficSelector, UnknownSelector
+from mip6.wire import internet_checksum
 from tests.dataplane.conformance_outer import NAT, WLAN4
 from tests.dataplane.test_reference import AGENT, AGENT4, CELL, HOME, HOME4, PEER, PEER4, WLAN
 
@@ -160,14 +161,13 @@ def _packet4(random: Random) -> bytes:
     source, destination = _addresses(random, INNER4, ODD4)
     options = random.choice([b"", b"", b"", b"", b"\1\1\1\0"])
     body = options + _upper(random)
-    return (
+    start = (
         bytes((0x45 + len(options) // 4, random.choice([0, 1, 2, 3, 4, 0xB8, 0xBB, 0xFF])))
         + (20 + len(body)).to_bytes(2, "big")
         + b"\0\1"
         + random.choice([0, 0x4000, 0x4000, 0x4000, 0x4000, 0x2000, 1, 0x2001, 0x8000]).to_bytes(2, "big")
         + bytes((random.choice([0, 1, 2, 64]), random.choice(PROTOCOLS[:4] * 3 + PROTOCOLS)))
-        + random.randbytes(2)  # nobody looks at the checksum
-        + source.packed
-        + destination.packed
-        + body
     )
+    addresses = source.packed + destination.packed
+    checksum = internet_checksum(start + addresses + options).to_bytes(2, "big")  # only who forwards it looks at it
+    return start + random.choice([checksum, random.randbytes(2)]) + addresses + body

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 
@@ -16,9 +17,11 @@ import pytest
 from pyroute2 import netns as namespaces
 
 from mip6.dataplane.interface import TunnelCounters
+from mip6.dataplane.maps import Devices
 from mip6.forward import Arrival
 from mip6.forwarding import DropReason, End, FlowRule, ForwardingTable, IPAddress, Tunnel
 from mip6.memory import Memory
+from mip6.packet import parse
 from mip6.selectors import IPv6Selector
 from tests.dataplane import random_packets
 from tests.dataplane.conformance import DECAPSULATE, ENCAPSULATE, In, Out
@@ -33,6 +36,7 @@ from tests.dataplane.fastpath import (
     FastPath,
     Outcome,
     compile_object,
+    forwarded,
     is_unfinished,
     wanted_in,
     wanted_out,
@@ -45,12 +49,17 @@ from tests.dataplane.test_tunnel import ip
 pytestmark = pytest.mark.netns
 
 TABLES, PACKETS = 500, 20  # packets of each table, three ways each
+LAN, NEIGHBOUR = "02:00:00:00:00:03", "02:00:00:00:00:04"
+NEIGHBOURS = {WLAN, CELL, AGENT, WLAN + 1, AGENT4, WLAN4, NAT}  # on eth0
+ON_LINK = [ip_network(f"{one}/64", strict=False) for one in (WLAN, CELL, AGENT)] + [ip_network(f"{AGENT4}/24", False)]
+GATEWAYS = ("2001:db8:7::2", "203.0.113.130")
 SEED = int(os.environ.get("MIP6_SEED", "0")) or int.from_bytes(os.urandom(4), "big")
 
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastPath]:
-    """Between packets of both ends: the device has all the addresses and knows all the neighbours."""
+    """Between packets of both ends: the device has all the addresses and knows all the neighbours. All else is routed
+    to a neighbour on lan0."""
     if os.geteuid():
         pytest.skip("needs root: network namespaces, BPF")
     name, home = f"fp{uuid.uuid4().hex[:8]}", os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -58,14 +67,19 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastPath]:
         ip("netns", "add", name)
         namespaces.setns(name)
         ip("link", "add", "eth0", "address", "02:00:00:00:00:01", "type", "veth", "peer", "far0")
-        for device in ("lo", "eth0", "far0"):
+        ip("link", "add", "lan0", "address", LAN, "mtu", "1300", "type", "veth", "peer", "vehicle0")
+        for device in ("lo", "eth0", "far0", "lan0", "vehicle0"):
             ip("link", "set", device, "up")
         for address in (WLAN, CELL, AGENT):
             ip("address", "add", f"{address + 0x100}/64", "dev", "eth0", "nodad")
-            ip("neighbour", "replace", str(address), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
         ip("address", "add", f"{AGENT4 + 0x40}/24", "dev", "eth0")
-        for other in (WLAN + 1, AGENT4, WLAN4, NAT):
+        for other in NEIGHBOURS:
             ip("neighbour", "replace", str(other), "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+        ip("address", "add", "2001:db8:7::1/64", "dev", "lan0", "nodad")
+        ip("address", "add", "203.0.113.129/30", "dev", "lan0")
+        for gateway in GATEWAYS:
+            ip("neighbour", "replace", gateway, "lladdr", NEIGHBOUR, "dev", "lan0")
+            ip("route", "add", "default", "via", gateway)
         for version in ("ipv4", "ipv6"):
             Path(f"/proc/sys/net/{version}/conf/all/forwarding").write_text("1")
         path = FastPath(compile_object(tmp_path_factory.mktemp("bpf")), socket.if_nametoindex("eth0"))
@@ -123,10 +137,12 @@ def test_random_tables_and_packets(fast: FastPath) -> None:
 
 def compare_random(fast: FastPath, random: Random) -> None:
     held, memory = None, Memory()
-    seen = dict.fromkeys((OK, PASSED, REDIRECTED, SHOT), 0)
+    seen, forwards = dict.fromkeys((OK, PASSED, REDIRECTED, SHOT), 0), 0
     for number in range(TABLES):
         held = random_packets.table(random, held)
         fast.maps.set_table(held)
+        forward = random.random() < 0.75
+        fast.maps.set_devices(Devices(tunnel=0, forward=forward))
         for _ in range(PACKETS):
             where = f"table {number}"  # which is long: told only where something is wrong
             packet = random_packets.packet(random)
@@ -140,10 +156,23 @@ def compare_random(fast: FastPath, random: Random) -> None:
                     assert got == wanted, f"{where}: {held}\n{packet.hex()}"
                 seen[got.action] += 1
             outer = arrival(random, held, packet)
-            got = fast.decapsulate(outer, packet)
-            assert got == wanted_in(held, outer, packet, memory), f"{where}: {held}\n{outer} {packet.hex()}"
+            got, wanted = fast.decapsulate(outer, packet), wanted_in(held, outer, packet, memory)
+            if forward and wanted.action == OK:
+                wanted = forwarded(wanted, route_mtu(wanted.packet))
+                forwards += wanted.action == REDIRECTED
+            assert got == wanted, f"{where}: {held}\n{outer} {packet.hex()}"
             seen[got.action] += 1
     assert min(seen.values()) > TABLES // 4, seen  # each happens often
+    assert forwards > TABLES // 50
+
+
+def route_mtu(packet: bytes) -> int:
+    """Of the route that it would take out of its tunnel; 0: to nobody who is known."""
+    parsed = parse(packet)
+    assert parsed is not None
+    if parsed.destination in NEIGHBOURS:
+        return 1500
+    return 0 if any(parsed.destination in network for network in ON_LINK) else 1300
 
 
 def arrival(random: Random, held: ForwardingTable, packet: bytes) -> Arrival:

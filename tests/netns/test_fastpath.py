@@ -76,6 +76,21 @@ def test_both_agents_have_it_and_take_the_short_cut(car: Car) -> None:
     assert set(programs(car["ha"])) == {tunnel, "eth0 ingress mip6:mip0:decap_ingress:clsact", SHORT_CUT["ha"]}
 
 
+def test_the_stack_forwards_nothing_of_a_flow(car: Car) -> None:
+    """Neither into tunnels nor out of them, nor is it told to take another way, where it leaves as it came (ha)."""
+    assert car.echo(b"now all neighbours are known") == b"now all neighbours are known"
+    before = {node: forwarded(car[node]) for node in SHORT_CUT}
+    for number in range(10):
+        assert car.echo(b"%d" % number) == b"%d" % number
+    assert {node: forwarded(car[node]) for node in SHORT_CUT} == before
+
+
+def forwarded(node: LabNode) -> tuple[int, int]:
+    """IPv6 packets that the kernel has forwarded, and Redirects that it has sent."""
+    counted = dict(line.split() for line in node.run("cat", "/proc/net/snmp6").splitlines())
+    return int(counted["Ip6OutForwDatagrams"]), int(counted["Icmp6OutRedirects"])
+
+
 @pytest.mark.parametrize("node", ["mr", "ha"])
 def test_a_firewall_that_comes_later_ends_the_short_cut_and_sees_every_packet(car: Car, node: str) -> None:
     """At the mobile router and at the home agent; when it is gone the short cut is back."""
@@ -128,9 +143,12 @@ def test_a_packet_in_fragments_arrives(car: Car, source: str, target: str, addre
         assert there.recv(8192) == text
 
 
-@pytest.mark.parametrize(("source", "address", "hops"), [("lfn", CN, 1), ("cn", LFN, 2)])
+@pytest.mark.parametrize(
+    ("source", "address", "hops"), [("lfn", CN, 1), ("lfn", CN, 2), ("cn", LFN, 2), ("cn", LFN, 3)]
+)
 def test_a_hop_limit_that_is_used_up_at_the_tunnel_is_answered(car: Car, source: str, address: str, hops: int) -> None:
-    """The mobile router and the home agent answer Time Exceeded (RFC 4443 §3.3), though they stand on the short cut."""
+    """The mobile router and the home agent answer Time Exceeded (RFC 4443 §3.3), though they stand on the short cut, in
+    front of the tunnel and behind it."""
     with socket_on(car[source]) as here:
         here.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
         here.setsockopt(socket.IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops)

@@ -68,17 +68,15 @@ static __always_inline bool read_outer(struct __sk_buff *skb, const __u32 l2, co
 			return false;
 	} else if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		struct outer4 *outer = octets(skb, l2, IPV4_HEADER);
-		__u32 sum = 0, length;
+		__u32 length;
 
 		if (!outer || outer->version != 0x45 || outer->fragment & bpf_htons(0x3fff))
 			return false;
 		protocol = outer->protocol;
 		if (!version_in(protocol) && protocol != IPPROTO_UDP)
 			return false;
-		for (int i = 0; i < IPV4_HEADER / 2; i++)
-			sum += ((__u16 *)outer)[i];
 		length = bpf_ntohs(outer->length);
-		if (length < IPV4_HEADER || fold(sum) != 0xffff)
+		if (length < IPV4_HEADER || header_sum(outer) != 0xffff)
 			return false;
 		arrival->room = length - IPV4_HEADER;
 		arrival->size = l2 + IPV4_HEADER;

@@ -33,6 +33,16 @@ static __always_inline __u32 fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
+/* The folded sum of an IPv4 header without options. */
+static __always_inline __u32 header_sum(const void *header)
+{
+	__u32 sum = 0;
+
+	for (int i = 0; i < IPV4_HEADER / 2; i++)
+		sum += ((const __u16 *)header)[i];
+	return fold(sum);
+}
+
 /* `sum` and the one's complement sum of `length` octets at `at`, folded; -1 where they are not. In the order of the
  * packet, as all sums here. */
 static __always_inline int sum_of(struct __sk_buff *skb, __u32 at, __u32 length, __u32 sum)

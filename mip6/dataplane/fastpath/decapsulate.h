@@ -83,6 +83,47 @@ static __always_inline int is_copied(struct __sk_buff *skb, __u32 at, const stru
 	return decision->action == NO_RULE ? ALONE : COPIED;
 }
 
+/* The short cut: what came out of a tunnel goes straight to the neighbour that the routes lead to, if it is one that the
+ * stack would just forward. TC_ACT_OK: the stack has it, unchanged.
+ *
+ * As in send(), the kernel's own output path is taken once in a tick. */
+static __always_inline int forward(struct __sk_buff *skb, const __u32 l2, const struct settings *set,
+				   const struct packet *packet)
+{
+	struct ethhdr *ethernet;
+	struct routed *way;
+	__u32 size;
+
+	if (packet->hop_limit <= 1 || !packet->plain || skb->mark) /* to be answered; options and marks are the stack's */
+		return TC_ACT_OK;
+	way = way_of(skb, packet, set->deliver ? set->deliver : skb->ifindex);
+	if (!way || !way->next.nh_family || way->device == set->tunnel)
+		return TC_ACT_OK;
+	if (packet->family == 4) {
+		__u16 header[IPV4_HEADER / 2];
+
+		if (bpf_skb_load_bytes(skb, l2, header, sizeof(header)) || header_sum(header) != 0xffff)
+			return TC_ACT_OK; /* to be dropped (RFC 1812 section 5.2.2) */
+	}
+	size = on_the_path(skb, l2, packet);
+	if (!size || size > way->mtu)
+		return TC_ACT_OK;
+	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return TC_ACT_OK;
+	ethernet = octets(skb, 0, ETH_HLEN + IPV4_HEADER);
+	if (!ethernet)
+		return drop(SEND_FAILED);
+	decrement_hop_limit((__u8 *)(ethernet + 1), packet->family);
+	if (packet->family == 6) /* in the sum of all octets, if a device has made one; IPv4's header sums up to nothing */
+		bpf_csum_update(skb, bpf_htons(0xfffe));
+	__builtin_memcpy(ethernet, way->hardware, sizeof(way->hardware));
+	ethernet->h_proto = packet->family == 6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	if (!way->fresh)
+		return bpf_redirect(way->device, 0);
+	way->fresh = false;
+	return bpf_redirect_neigh(way->device, &way->next, sizeof(way->next), 0);
+}
+
 static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 {
 	__u32 zero = 0, index, inside, segments = skb->gso_segs;
@@ -154,5 +195,10 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const __u32 l2)
 	count->bytes_in += packet.length;
 	if (copied == COPIED)
 		count->packets_first += segments ? segments : 1;
+	if (set->forward) {
+		result = forward(skb, l2, set, &packet);
+		if (result != TC_ACT_OK)
+			return result;
+	}
 	return set->deliver ? bpf_redirect(set->deliver, BPF_F_INGRESS) : TC_ACT_OK;
 }

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "send.h"
+#include "routes.h"
 #include "sharing.h"
 
 /* Why a packet does not go into any tunnel. */
@@ -91,50 +91,16 @@ static __always_inline int send_copies(struct __sk_buff *skb, const struct setti
 	return TC_ACT_OK;
 }
 
-/* Whether a packet that came by `skb->ifindex` would be routed into the tunnel device, as far as that is known. */
-static __always_inline bool is_routed_into(struct __sk_buff *skb, __u32 tunnel, const struct packet *packet)
-{
-	struct bpf_fib_lookup fib = {.family = packet->family == 6 ? IN6 : IN4, .ifindex = skb->ifindex};
-	long found;
-
-	fib.l4_protocol = packet->protocol;
-	if (packet->family == 6) {
-		__builtin_memcpy(fib.ipv6_src, &packet->source, 16);
-		__builtin_memcpy(fib.ipv6_dst, &packet->destination, 16);
-	} else {
-		fib.ipv4_src = packet->source.words[0];
-		fib.ipv4_dst = packet->destination.words[0];
-	}
-	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	return (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) && fib.ifindex == tunnel;
-}
-
-/* The same, looked up once in a tick for packets that are alike in all that the look-up is told. */
+/* Whether a packet at a served device would be routed into the tunnel device, as far as that is known. */
 static __always_inline bool leads_into_tunnel(struct __sk_buff *skb, const struct settings *set,
 					      const struct packet *packet)
 {
-	const struct address *from = &packet->source, *to = &packet->destination;
-	__u32 number = from->words[0] ^ from->words[3] ^ to->words[0] ^ to->words[3] ^ packet->protocol;
-	__u64 tick = bpf_jiffies64();
 	struct routed *way;
 
 	if (!set->tunnel)
 		return true;
-	number = (number ^ number >> 8 ^ number >> 16 ^ number >> 24) & (HOPS - 1);
-	way = bpf_map_lookup_elem(&ways, &number);
-	if (!way)
-		return false;
-	if (way->tick != tick || way->device != skb->ifindex || way->family != packet->family ||
-	    way->protocol != packet->protocol || !same(&way->source, from) || !same(&way->destination, to)) {
-		way->tick = tick;
-		way->device = skb->ifindex;
-		way->family = packet->family;
-		way->protocol = packet->protocol;
-		way->source = *from;
-		way->destination = *to;
-		way->into_tunnel = is_routed_into(skb, set->tunnel, packet);
-	}
-	return way->into_tunnel;
+	way = way_of(skb, packet, skb->ifindex);
+	return way && way->device == set->tunnel;
 }
 
 static __always_inline int encapsulate(struct __sk_buff *skb, const __u32 l2, const bool shortcut)

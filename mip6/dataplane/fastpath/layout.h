@@ -62,7 +62,7 @@ struct settings {
 	__u32 deliver;   /* interface that decapsulated packets enter by; 0: the one they came by */
 	__u32 eliminate; /* duplicates of what a node's far end may n-cast */
 	__u32 zero_checksum; /* in UDP over IPv6 (RFC 6935) */
-	__u32 spare;
+	__u32 forward;   /* the short cut out of tunnels is taken */
 	__u64 key[2];    /* of what stands for a content; it stays while the maps do */
 };
 
@@ -240,8 +240,13 @@ struct hop {
 struct routed {
 	__u64 tick;
 	struct address source, destination;
-	__u32 device; /* that they came by */
-	__u8 family, protocol, into_tunnel, spare;
+	__u32 from;   /* the device that they came by */
+	__u32 device; /* that they leave by; 0: not known */
+	__u32 mtu;
+	__u8 family, protocol, traffic_class;
+	__u8 fresh; /* none was sent that way yet */
+	struct bpf_redir_neigh next;  /* the neighbour; without family: the stack has to find it */
+	__u8 hardware[2 * ETH_ALEN]; /* as in an Ethernet header */
 };
 
 struct {

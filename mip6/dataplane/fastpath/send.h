@@ -136,7 +136,6 @@ static __always_inline void *write_headers(struct __sk_buff *skb, __u32 front, c
 
 	if (over_ipv4(tunnel)) {
 		struct outer4 *outer = start;
-		__u32 sum = 0;
 
 		if ((void *)(outer + 1) + IPV4_HEADER > end)
 			return NULL;
@@ -150,9 +149,7 @@ static __always_inline void *write_headers(struct __sk_buff *skb, __u32 front, c
 		outer->checksum = 0;
 		outer->source = tunnel->ends.local.words[0];
 		outer->destination = tunnel->ends.remote.words[0];
-		for (int i = 0; i < IPV4_HEADER / 2; i++)
-			sum += ((__u16 *)start)[i];
-		outer->checksum = 0xffff ^ fold(sum);
+		outer->checksum = 0xffff ^ header_sum(start);
 		start = outer + 1;
 	} else {
 		struct outer6 *outer = start;
