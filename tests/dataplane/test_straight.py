@@ -3,8 +3,11 @@ to; all else the stack gets as it came out of its tunnel."""
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
@@ -45,10 +48,14 @@ LEFT = {
 
 @pytest.fixture(autouse=True)
 def short(fast: FastPath) -> Iterator[None]:
+    """On one processor: each remembers its own look-ups."""
     fast.maps.set_table(table())
     fast.maps.set_devices(Devices(tunnel=0, forward=True))
     fast.wait(1)
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
     yield
+    os.sched_setaffinity(0, processors)
     fast.maps.set_devices(Devices(tunnel=0))
 
 
@@ -109,3 +116,17 @@ def test_a_machine_that_does_not_forward(fast: FastPath) -> None:
         assert arrive(fast, inner) == Outcome(OK, inner)
     finally:
         forwarding.write_text("1")
+
+
+def test_copies_that_come_by_two_devices_are_each_looked_up_once(fast: FastPath) -> None:
+    """What was found for one does not take the place of what was found for the other."""
+    source = IPv6Address("2001:db8:f00:1::7")
+    outer = outer_packet(Arrival(WLAN, AGENT, 0, 41), udp(src=str(source), dst=str(PEER)))
+    ip("link", "set", "far0", "address", "02:00:00:00:00:04")
+    devices = {fast.device: "020000000001", socket.if_nametoindex("far0"): "020000000004"}
+    for index, address in devices.items():
+        frame = bytes.fromhex(f"{address} 020000000009 86dd") + outer
+        assert fast.loaded.programs["decap_ingress"].run(frame, ifindex=index).result == REDIRECTED
+    held = b"".join(value for _, value in fast.loaded.maps["ways"].items())
+    for index in devices:
+        assert source.packed + PEER.packed + index.to_bytes(4, sys.byteorder) in held

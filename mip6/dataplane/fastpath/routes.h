@@ -47,6 +47,7 @@ __attribute__((noinline)) int find_way(struct __sk_buff *skb, const struct packe
 	source = &packet->source;
 	destination = &packet->destination;
 	number = source->words[0] ^ source->words[3] ^ destination->words[0] ^ destination->words[3] ^ packet->protocol;
+	number ^= from; /* copies that come by several devices, answers that come by another */
 	number = (number ^ number >> 8 ^ number >> 16 ^ number >> 24) & (HOPS - 1);
 	way = bpf_map_lookup_elem(&ways, &number);
 	if (!way)
