@@ -6,12 +6,16 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
 from pyroute2 import netns as namespaces
+
+LIMIT = 10.0  # seconds
 
 
 class Pair:
@@ -46,6 +50,13 @@ class Pair:
     def far(self, command: str) -> str:
         return self._in(self.there, command)
 
+    def give_far(self, address: IPv6Address) -> None:
+        """The neighbour has it, and hears what is asked about it: the kernel joins the address's group a moment later,
+        much later on a busy machine."""
+        self.far(f"ip addr add {address}/64 dev far0 nodad")
+        group = IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
+        until(lambda: group.packed.hex() in self.far("cat /proc/net/igmp6"))
+
     def far_daemon(self, *command: str) -> None:
         self._children.append(subprocess.Popen(["ip", "netns", "exec", self.there, *command]))
 
@@ -55,6 +66,14 @@ class Pair:
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for the kernel to have done what it was told."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture

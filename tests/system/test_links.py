@@ -145,7 +145,7 @@ def test_changes_are_news_and_mere_ageing_is_not(pair: Pair) -> None:
 
 
 def test_an_address_that_somebody_else_has_is_marked(pair: Pair) -> None:
-    pair.far("ip addr add 2001:db8:b::7/64 dev far0 nodad")
+    pair.give_far(IPv6Address("2001:db8:b::7"))
 
     async def story(observer: Observer) -> None:
         await observer.until(lambda link: link.up)

@@ -15,12 +15,11 @@ from labs.inside import inside
 from labs.namespaces import NETNS
 from mip6.numbers import Icmp6Type
 from mip6.system.neighbours import ALL_NODES, RETRANS_TIMER, _link_socket, _send, announce, check_duplicate
-from tests.system.conftest import Pair
+from tests.system.conftest import Pair, until
 
 pytestmark = pytest.mark.netns
 
 ADDRESS = IPv6Address("2001:db8:100::5")
-LIMIT = 10.0  # seconds until the kernel has done what it was told
 
 
 @pytest.fixture
@@ -38,21 +37,6 @@ def link(pair: Pair) -> Iterator[Pair]:
 
 def carries(run: Callable[[str], str], device: str) -> bool:
     return "state UP" in run(f"ip link show {device}") and bool(run(f"ip -6 addr show {device} scope link -tentative"))
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def give(link: Pair, address: IPv6Address) -> None:
-    """The neighbour has it, and hears what is asked about it: the kernel joins the address's group a moment later,
-    much later on a busy machine."""
-    link.far(f"ip addr add {address}/64 dev far0 nodad")
-    group = IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
-    until(lambda: group.packed.hex() in link.far("cat /proc/net/igmp6"))
 
 
 def checked(pair: Pair, interface: str = "eth0") -> tuple[bool, float]:
@@ -73,7 +57,7 @@ def test_a_free_address_is_free_after_a_second(link: Pair) -> None:
 
 
 def test_an_address_that_a_neighbour_has_is_a_duplicate_at_once(link: Pair) -> None:
-    give(link, ADDRESS)
+    link.give_far(ADDRESS)
     duplicate, seconds = checked(link)
     assert duplicate
     assert seconds < 0.9
@@ -112,7 +96,7 @@ def test_nothing_else_on_the_link_hides_an_answer(link: Pair) -> None:
 
 
 def test_another_address_of_the_neighbour_does_not_matter(link: Pair) -> None:
-    give(link, IPv6Address("2001:db8:200::5"))  # the same solicited-node group
+    link.give_far(IPv6Address("2001:db8:200::5"))  # the same solicited-node group
     duplicate, _ = checked(link)
     assert not duplicate
 
