@@ -97,7 +97,7 @@ def test_marks_and_what_goes_into_a_tunnel_again_are_left_to_the_stack(fast: Fas
     assert arrive(fast, inner) == Outcome(OK, inner)
 
 
-def test_routes_are_asked_anew_in_each_tick(fast: FastPath) -> None:
+def test_routes_are_asked_anew_in_each_lap(fast: FastPath) -> None:
     inner = STRAIGHT["IPv6"]
     assert arrive(fast, inner).action == REDIRECTED
     ip("route", "add", "blackhole", f"{PEER}/128")

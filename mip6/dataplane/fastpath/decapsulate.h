@@ -86,7 +86,7 @@ static __always_inline int is_copied(struct __sk_buff *skb, __u32 at, const stru
 /* The short cut: what came out of a tunnel goes straight to the neighbour that the routes lead to, if it is one that the
  * stack would just forward. TC_ACT_OK: the stack has it, unchanged.
  *
- * As in send(), the kernel's own output path is taken once in a tick. */
+ * As in send(), the kernel's own output path is taken once in a lap. */
 static __always_inline int forward(struct __sk_buff *skb, const __u32 l2, const struct settings *set,
 				   const struct packet *packet)
 {

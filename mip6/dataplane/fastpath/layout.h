@@ -227,18 +227,18 @@ struct state {
 	__u16 last;
 };
 
-/* How the neighbour behind a tunnel was reached in this tick. */
+/* How the neighbour behind a tunnel is reached in this lap. */
 struct hop {
-	__u64 tick;
+	__u64 lap;
 	__u32 serial; /* of the tunnel */
 	__u32 device;
 	__u8 destination[ETH_ALEN], source[ETH_ALEN];
 	__u32 spare;
 };
 
-/* Where packets from one address to another were routed in this tick. */
+/* Where packets from one address to another are routed in this lap. */
 struct routed {
-	__u64 tick;
+	__u64 lap;
 	struct address source, destination;
 	__u32 from;   /* the device that they came by */
 	__u32 device; /* that they leave by; 0: not known */
@@ -393,6 +393,12 @@ static __always_inline bool expired(struct state *state, __u64 expires)
 		state->now = bpf_ktime_get_boot_ns();
 	}
 	return expires && state->now >= expires;
+}
+
+/* The number of the lap of eight ticks (32 ms at 250 Hz) that this is: routes are looked up anew in each. */
+static __always_inline __u64 current_lap(void)
+{
+	return bpf_jiffies64() >> 3;
 }
 
 static __always_inline bool same(const struct address *a, const struct address *b)

@@ -1,4 +1,4 @@
-/* Where the routes of this machine lead an inner packet, asked once in a tick for packets that are alike in all that the
+/* Where the routes of this machine lead an inner packet, asked once in a lap for packets that are alike in all that the
  * look-up is told. */
 #pragma once
 
@@ -38,7 +38,7 @@ static __always_inline void look_up(struct __sk_buff *skb, const struct packet *
 __attribute__((noinline)) int find_way(struct __sk_buff *skb, const struct packet *packet, __u32 from)
 {
 	const struct address *source, *destination;
-	__u64 tick = bpf_jiffies64();
+	__u64 lap = current_lap();
 	struct routed *way;
 	__u32 number;
 
@@ -52,11 +52,11 @@ __attribute__((noinline)) int find_way(struct __sk_buff *skb, const struct packe
 	way = bpf_map_lookup_elem(&ways, &number);
 	if (!way)
 		return number;
-	if (way->tick == tick && way->from == from && way->family == packet->family &&
+	if (way->lap == lap && way->from == from && way->family == packet->family &&
 	    way->protocol == packet->protocol && way->traffic_class == packet->traffic_class &&
 	    same(&way->source, source) && same(&way->destination, destination))
 		return number;
-	way->tick = tick;
+	way->lap = lap;
 	way->from = from;
 	way->family = packet->family;
 	way->protocol = packet->protocol;

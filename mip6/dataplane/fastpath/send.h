@@ -80,7 +80,7 @@ static __always_inline bool route(struct __sk_buff *skb, const struct tunnel *tu
 	/* Linux leaves rules `from` an address out where the device is given: the route may be that by the tunnel device */
 	if (result == BPF_FIB_LKUP_RET_SUCCESS && (!tunnel->device || fib.ifindex == tunnel->device)) {
 		hop->serial = tunnel->serial;
-		hop->tick = bpf_jiffies64();
+		hop->lap = current_lap();
 		hop->device = fib.ifindex;
 		__builtin_memcpy(hop->destination, fib.dmac, ETH_ALEN);
 		__builtin_memcpy(hop->source, fib.smac, ETH_ALEN);
@@ -184,8 +184,8 @@ static __always_inline bool write_checksum(struct __sk_buff *skb, __u32 at)
 
 /* Wrap and send. TC_ACT_UNSPEC: it could not be, and the packet is as it was.
  *
- * Once in a tick the kernel's own output path is taken, which knows all about neighbours; what it finds holds for the
- * other packets of that tick. */
+ * Once in a lap the kernel's own output path is taken, which knows all about neighbours; what it finds holds for the
+ * other packets of that lap. */
 static __always_inline int send(struct __sk_buff *skb, const __u32 l2, const struct settings *set,
 				const struct cargo *cargo, const struct tunnel *tunnel)
 {
@@ -199,7 +199,7 @@ static __always_inline int send(struct __sk_buff *skb, const __u32 l2, const str
 	if (!hop || overhead(tunnel) + cargo->length > 0xffff)
 		return TC_ACT_UNSPEC;
 	if (!raw) {
-		known = hop->serial == tunnel->serial && hop->tick == bpf_jiffies64();
+		known = hop->serial == tunnel->serial && hop->lap == current_lap();
 		if (!known && !route(skb, tunnel, overhead(tunnel) + cargo->length, hop))
 			return TC_ACT_UNSPEC;
 	}
