@@ -19,6 +19,7 @@ from typing import Any
 from labs.bench_network import (
     CARE_OF,
     HOME_AGENT,
+    MANY_REPEATS,
     MOBILE_NETWORK,
     SHORT_REPEATS,
     Network,
@@ -132,13 +133,13 @@ def packets(size: int) -> list[Row]:
 def packet_time() -> list[Row]:
     """Processor time for a packet of 64 octets, sending included."""
     with networks(*(name for name in COMPARED if name != "userspace")) as made:
-        return _rows("packet_64_ns", "ns", in_turn(made, partial(Network.packet_ns, size=64), SHORT_REPEATS))
+        return _rows("packet_64_ns", "ns", in_turn(made, partial(Network.packet_ns, size=64), MANY_REPEATS))
 
 
 def delay() -> list[Row]:
     """The 99th percentile of the one-way delay."""
     with networks(*COMPARED) as made:
-        return _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99, SHORT_REPEATS))
+        return _rows("latency_p99_us", "us", in_turn(made, Network.delay_p99, MANY_REPEATS))
 
 
 def many_nodes() -> list[Row]:

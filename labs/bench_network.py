@@ -55,8 +55,9 @@ LOSS_ALLOWED = 0.01
 TRIAL = 0.4  # seconds of one rate
 STEPS = 6  # of a search: to a sixty-fourth of what arrives
 REPEATS, SHORT_REPEATS = 5, 7  # rounds; of measurements that mostly take less than a second
+MANY_REPEATS = 15  # rounds of the short ones that scatter most
 TCP_SECONDS = 2  # whole ones: iperf3 takes no others
-DELAY_SECONDS = 1.0
+DELAY_SECONDS = 0.5
 SETTLE = 0.05  # seconds in which the queues empty themselves
 
 
