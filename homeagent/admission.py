@@ -38,11 +38,11 @@ def judge(
     guarded = request.guarded or (bool(node.associations) and node.replay == "sequence")
     if entry is not None and (entry.remembers(now) or guarded):
         check_sequence(entry, update.sequence)
-    home_registration = bool(update.flags & UpdateFlag.HOME_REGISTRATION)
+    home_registration = UpdateFlag.HOME_REGISTRATION in update.flags
     if entry is not None and entry.bindings and not home_registration:
         raise Refusal(BindingStatus.REGISTRATION_TYPE_CHANGE_DISALLOWED, "the H flag differs from the binding's")
     if not home_registration:
-        if update.flags & UpdateFlag.MOBILE_ROUTER:  # RFC 3963 §6.2
+        if UpdateFlag.MOBILE_ROUTER in update.flags:  # RFC 3963 §6.2
             raise Refusal(BindingStatus.MOBILE_ROUTER_OPERATION_NOT_PERMITTED, "R without H")
         raise Discard("this home agent is no correspondent node")
     if update.find(NonceIndices) is not None:

@@ -15,6 +15,8 @@ from mip6.messages import BindingAcknowledgement, BindingUpdate, TooLong
 from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import BindingRefreshAdvice, Option
 
+NO_FLAGS = AckFlag(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -31,9 +33,8 @@ class Exchange:
         packet = self.packet
         has_option = packet.home_address is not None
         proof, outer = self.proof, self.event.outer
-        return Request(
-            self.update, packet.sender(), packet.source, has_option, proof.timestamp, outer, guarded=proof.guarded
-        )
+        home = self.node.home_address
+        return Request(self.update, home, packet.source, has_option, proof.timestamp, outer, guarded=proof.guarded)
 
 
 def accept(settings: HomeAgentSettings, exchange: Exchange, accepted: Accepted, ipv4: tuple[Option, ...]) -> SendPacket:
@@ -46,7 +47,7 @@ def accept(settings: HomeAgentSettings, exchange: Exchange, accepted: Accepted, 
     if 0 < advice < accepted.lifetime:
         options = (BindingRefreshAdvice(advice), *options)
     update = exchange.update
-    flags = AckFlag.MOBILE_ROUTER if update.flags & UpdateFlag.MOBILE_ROUTER else AckFlag(0)
+    flags = AckFlag.MOBILE_ROUTER if UpdateFlag.MOBILE_ROUTER in update.flags else NO_FLAGS
     message = BindingAcknowledgement(accepted.status, flags, update.sequence, accepted.lifetime, options)
     try:
         return _send(settings, exchange, message)
@@ -57,7 +58,7 @@ def accept(settings: HomeAgentSettings, exchange: Exchange, accepted: Accepted, 
 def refuse(settings: HomeAgentSettings, exchange: Exchange, refusal: Refusal) -> SendPacket:
     """The acknowledgement with the status of a refusal."""
     sequence = exchange.update.sequence if refusal.sequence is None else refusal.sequence
-    message = BindingAcknowledgement(refusal.status, AckFlag(0), sequence, 0, refusal.options)
+    message = BindingAcknowledgement(refusal.status, NO_FLAGS, sequence, 0, refusal.options)
     try:
         return _send(settings, exchange, message)
     except TooLong:

@@ -60,7 +60,7 @@ def place(
     to this binding if the Binding Update names it `alone`: only then NATs are looked for (RFC 5648 §8.1).
     """
     ipv4 = isinstance(stated, IPv4Address)
-    forced = bool(flags & UpdateFlag.FORCE_UDP)
+    forced = alone and UpdateFlag.FORCE_UDP in flags
     if ipv4 and settings.ipv4_address is None:
         return BindingStatus.REASON_UNSPECIFIED
     if alone and outer is not None and isinstance(outer.remote, IPv4Address) == ipv4:
@@ -70,11 +70,11 @@ def place(
         udp = nat or forced or settings.udp_encapsulation == "force"
         encapsulation = Encapsulation.UDP if udp else Encapsulation.NATIVE
         return Place(outer.remote, encapsulation, outer.remote_port, stated if nat else None)
-    if known is not None and known.stated == stated and (ipv4 or outer is not None):
+    if (ipv4 or outer is not None) and known is not None and known.stated == stated:
         return Place(known.care_of_address, known.encapsulation, known.port, known.inside)
     if ipv4:
         return BindingStatus.MCOA_UNKNOWN_COA  # it is to be registered from that very address first
-    if alone and forced:
+    if forced:
         return _FORCE_REFUSED if settings.udp_encapsulation == "refuse" else Place(stated, Encapsulation.UDP)
     return Place(stated)
 
@@ -111,7 +111,7 @@ def nat_detection(
     `stated` is the care-of address that the Binding Update is about, None: more than one or none. Without NAT and force
     it says so by a refresh time of all ones, as its mere presence must not make the mobile node use UDP for data.
     """
-    asked = bool(update.flags & UpdateFlag.FORCE_UDP) and settings.udp_encapsulation == "allow"
+    asked = UpdateFlag.FORCE_UDP in update.flags and settings.udp_encapsulation == "allow"
     forced = asked or settings.udp_encapsulation == "force"
     if not forced and stated == outer.remote:
         return NatDetection(False, NO_KEEPALIVE)
@@ -126,7 +126,10 @@ def ipv4_home(
     home: IPv4Address | None = None
     prefixes: list[IPv4Network] = []
     answers: list[Option] = []
-    for option in update.find_all(IPv4HomeAddress):
+    asked: list[IPv4HomeAddress] = update.find_all(IPv4HomeAddress)
+    if not asked and entry.ipv4_home_address is None and not entry.ipv4_prefixes:
+        return entry, ()
+    for option in asked:
         granted: IPv4Network | IPv4Status
         if option.prefix_length == 0 or option.prefix_length > 32:
             granted = IPv4Status.INVALID_ADDRESS

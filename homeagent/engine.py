@@ -20,6 +20,7 @@ from homeagent.admission import judge
 from homeagent.answers import Exchange, accept, refuse
 from homeagent.bindingcache import BindingCacheEntry, from_record
 from homeagent.deadlines import Deadlines
+from homeagent.detection import DuplicateDetection
 from homeagent.discovery import Discovery
 from homeagent.dualstack import Ipv4HomeAddresses, reachable
 from homeagent.reception import ERRORS_PER_SECOND, Reception
@@ -33,9 +34,9 @@ from mip6 import actions, events
 from mip6.actions import Action, Report, SendPacket
 from mip6.explain import explain, question
 from mip6.forwarding import ForwardingTable
-from mip6.headers import SignallingPacket, parse_packet
+from mip6.headers import SignallingPacket
 from mip6.icmp6 import HomeAgentDiscoveryRequest, MobilePrefixSolicitation
-from mip6.messages import BindingRevocationAcknowledgement, BindingUpdate, decode_message
+from mip6.messages import BindingRevocationAcknowledgement, BindingUpdate
 from mip6.numbers import BindingStatus
 from mip6.ratelimit import RateLimit
 from mip6.wire import FormError
@@ -54,7 +55,7 @@ class HomeAgent:
         self._nodes = {node.home_address: node for node in settings.nodes}
         self._cache: dict[IPv6Address, BindingCacheEntry] = {}
         self._tunnels = Tunnels(settings, self._nodes, self._cache)
-        self._checking: dict[IPv6Address, events.PacketReceived] = {}  # first registrations waiting for DAD
+        self._detection = DuplicateDetection()
         self._revocations = Revocations(settings, random)
         self._deadlines = Deadlines()
         self._offset = 0.0
@@ -150,7 +151,7 @@ class HomeAgent:
             if node is None and not settings.insecure:
                 result += self._end(home, frozenset(), "no longer configured")
                 del self._cache[home]
-                self._arm(home)
+                self._arm(home, None)
                 result.append(actions.StoreNode(home, None))
                 continue
             if node == before.get(home):
@@ -160,9 +161,7 @@ class HomeAgent:
             if left != entry:
                 result.append(actions.StoreNode(home, left.to_record(self._offset)))
         # a first registration that waits for duplicate address detection was judged by what held before
-        self._checking = {
-            home: event for home, event in self._checking.items() if self._nodes.get(home) == before.get(home)
-        }
+        self._detection.keep(lambda home: self._nodes.get(home) == before.get(home))
         return [*result, actions.ForwardingChanged(), actions.KernelChanged()]
 
     def status(self, now: float) -> dict[str, Any]:
@@ -239,34 +238,20 @@ class HomeAgent:
             return [Report("Binding Update discarded", "warning", fields)]
         except Refusal as refusal:
             if refusal.status == BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE:
-                self._withdraw(home, update)
+                self._detection.withdraw(home, update)
             return self._refuse(exchange, refusal, now)
         if accepted.created and views.on_home_link(self.settings, home):
-            # a retransmission during the check takes the place of the one before: the newest is answered
-            checking = home in self._checking
-            self._checking[home] = event
             assert self.settings.home_link is not None
-            return [] if checking else [actions.CheckDuplicateAddress(home, self.settings.home_link)]
+            begins = self._detection.wait(home, event)
+            return [actions.CheckDuplicateAddress(home, self.settings.home_link)] if begins else []
         return self._commit(exchange, accepted, now)
-
-    def _withdraw(self, home: IPv6Address, deregistration: BindingUpdate) -> None:
-        """A deregistration, answered that there is nothing to delete, ends an earlier first registration that still
-        waits for duplicate address detection: else that would bind what its mobile node believes gone."""
-        waiting = self._checking.get(home)
-        if waiting is not None:
-            registration = decode_message(parse_packet(waiting.packet).payload)
-            assert isinstance(registration, BindingUpdate)
-            if 1 <= (deregistration.sequence - registration.sequence) % 65536 <= 32767:  # RFC 6275 §9.5.1
-                del self._checking[home]
 
     def _address_checked(self, home: IPv6Address, duplicate: bool, now: float) -> list[Action]:
         """RFC 6275 §10.3.1: the first registration goes on after duplicate address detection, or ends with 134."""
-        event = self._checking.pop(home, None)
-        if event is None:
+        waited = self._detection.take(home)
+        if waited is None:
             return []
-        packet = parse_packet(event.packet)
-        update = decode_message(packet.payload)
-        assert isinstance(update, BindingUpdate)
+        event, packet, update = waited
         node = self._nodes.get(home) or NodeSettings(home_address=home)
         entry = self._cache.get(home)
         # the packet was authentic when it came; its timestamp has aged by the check and must not be judged again
@@ -284,7 +269,7 @@ class HomeAgent:
 
     def _commit(self, exchange: Exchange, accepted: Accepted, now: float) -> list[Action]:
         """The one place where a registration takes effect: stored, forwarded, defended, acknowledged, in this order."""
-        home = exchange.packet.sender()
+        home = exchange.node.home_address
         entry, ipv4 = self._ipv4.bind(exchange.node, accepted.entry, exchange.update)
         try:
             answer = accept(self.settings, exchange, accepted, ipv4)
@@ -295,18 +280,8 @@ class HomeAgent:
         if accepted.created and views.on_home_link(self.settings, home):
             assert self.settings.home_link is not None
             result.append(actions.AnnounceNeighbour(home, self.settings.home_link, entry.mobile_router))
-        name = "binding registered" if accepted.lifetime else "binding deregistered"
         self._counts["accepted"] += 1
-        fields: dict[str, object] = {
-            "home_address": str(home),
-            "bindings": {one.bid: views.where(one) for one in entry.bindings},
-            "flows": [flow.fid for flow in entry.flows],
-            "lifetime": accepted.lifetime,
-            "sequence": exchange.update.sequence,
-            "status": accepted.status.name,
-        }
-        refresh = before is not None and views.places(before) == views.places(entry)
-        return [*result, answer, Report(name, "debug" if refresh else "info", fields)]
+        return [*result, answer, views.registered(before, entry, accepted)]
 
     def _refuse(self, exchange: Exchange, refusal: Refusal, now: float) -> list[Action]:
         self._counts[f"refused_{int(refusal.status)}"] += 1
@@ -329,7 +304,7 @@ class HomeAgent:
         before = self._cache.get(home)
         self._cache[home] = entry
         self._ipv4.hold(entry)
-        self._arm(home)
+        self._arm(home, entry)
         result = self._tunnels.update(entry)
         if self.settings.home_link is not None and (before is None or views.served(before) != views.served(entry)):
             result.append(actions.KernelChanged())
@@ -343,16 +318,17 @@ class HomeAgent:
             return []
         return [actions.StoreNode(home, entry.to_record(offset)) for home, entry in self._cache.items()]
 
-    def _arm(self, home: IPv6Address) -> None:
-        entry = self._cache.get(home)
-        deadlines = [self._revocations.deadline(home), entry.deadline() if entry else None]
-        self._deadlines.set(home, min((one for one in deadlines if one is not None), default=None))
+    def _arm(self, home: IPv6Address, entry: BindingCacheEntry | None) -> None:
+        due, retry = None if entry is None else entry.deadline(), self._revocations.deadline(home)
+        if due is None or (retry is not None and retry < due):
+            due = retry
+        self._deadlines.set(home, due)
 
     def _expire(self, now: float) -> list[Action]:
         result = self._tunnels.expire(now)
         for home in self._deadlines.take(now):
             result += self._expire_node(home, now)
-            self._arm(home)
+            self._arm(home, self._cache.get(home))
         return result
 
     def _expire_node(self, home: IPv6Address, now: float) -> list[Action]:
@@ -398,7 +374,7 @@ class HomeAgent:
             raise ValueError(f"bindings of {home} are being revoked already")
         node = self._nodes.get(home) or NodeSettings(home_address=home)
         packet = self._revocations.start(entry, node, bids, now, now + self._offset)
-        self._arm(home)
+        self._arm(home, entry)
         return [packet, Report("revoking binding", fields={"home_address": str(home), "bids": sorted(bids)})]
 
     def _revocation_acknowledged(

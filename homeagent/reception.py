@@ -59,6 +59,7 @@ class Reception:
         self._counts = counts
         self._errors = RateLimit(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         self._anycast = {home_agents_anycast(prefix) for prefix in settings.home_prefixes}
+        self._own = {settings.address, *self._anycast}
 
     def receive(self, event: PacketReceived, now: float) -> Received | list[Action]:
         """A packet that passed, with a message for the engine; or what is to be done about any other."""
@@ -66,8 +67,7 @@ class Reception:
             packet = parse_packet(event.packet)
         except FormError:
             return self._count("form_error")
-        own = {self._settings.address, *self._anycast}
-        if packet.destination not in own or packet.routing_address is not None:
+        if packet.destination not in self._own or packet.routing_address is not None:
             return self._count("not_for_us")
         if packet.source.is_multicast or packet.source.is_unspecified or packet.source.is_loopback:
             return self._count("source_not_unicast")

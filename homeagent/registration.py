@@ -8,13 +8,13 @@ changes nothing, not even the stored sequence number.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 
 from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry, FlowBinding
 from homeagent.dualstack import Place, place
 from homeagent.settings import HomeAgentSettings, NodeSettings
 from mip6.flowextension import FlowExtension, encode_applied, flow_extensions
-from mip6.forwarding import MOST_TUNNELS, IPAddress, IPNetwork
+from mip6.forwarding import MOST_TUNNELS, IPAddress
 from mip6.messages import BindingUpdate
 from mip6.numbers import BindingStatus, FlowStatus, OptionType, UpdateFlag
 from mip6.options import (
@@ -26,12 +26,14 @@ from mip6.options import (
     MalformedOption,
     MobileNetworkPrefix,
     Option,
+    VendorSpecific,
 )
 from mip6.selectors import UnknownSelector
 from mip6.suboptions import BindingReference, MalformedSubOption, TrafficSelectorSubOption
 from mip6.udp import UdpEnds
 
 MOST_UNKNOWN = 64  # FIDs not found that one acknowledgement names: each takes four times the room of its Flow Summary
+_ABOUT_FLOWS = (FlowIdentification, FlowSummary, MalformedOption, VendorSpecific)
 
 
 class Refusal(Exception):
@@ -72,9 +74,12 @@ class Request:
 
 def is_unicast_routable(address: IPAddress) -> bool:
     """Whether packets can be sent to this address across routers (RFC 6275 §9.5.1)."""
-    if isinstance(address, IPv4Address) and (address.is_reserved or address.packed[0] == 0):
+    if isinstance(address, IPv6Address):
+        number = int(address)  # ::, ::1, ff00::/8 and fe80::/10 cannot; asking the library for each takes long
+        return number > 1 and number >> 120 != 0xFF and number >> 118 != 0xFE80 >> 6
+    if address.is_reserved or address.packed[0] == 0:
         return False  # 240/4 with the broadcast address, "this network"
-    return not (address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local)
+    return not (address.is_multicast or address.is_loopback or address.is_link_local)
 
 
 def register(
@@ -95,7 +100,7 @@ def register(
     home = request.home_address
     if not any(home in prefix for prefix in (*settings.home_prefixes, *node.prefixes)):
         raise Refusal(BindingStatus.NOT_HOME_SUBNET, f"{home} is not in a home prefix")  # RFC 6275 §10.3.1, 3963 §6.2
-    mobile_router = bool(update.flags & UpdateFlag.MOBILE_ROUTER)
+    mobile_router = UpdateFlag.MOBILE_ROUTER in update.flags
     if mobile_router and not node.mobile_router:
         raise Refusal(BindingStatus.MOBILE_ROUTER_OPERATION_NOT_PERMITTED, "not a mobile router")  # RFC 3963 §6.2
     live = entry if entry is not None and entry.bindings else None
@@ -126,9 +131,10 @@ def register(
 def _leads_back(settings: HomeAgentSettings, node: NodeSettings, home: IPv6Address, care_of: IPAddress) -> bool:
     """Whether tunnel packets to this address would come back into the very tunnel: it is the home agent's, or one that
     the node has by the binding itself (RFC 2473 §4.1.2)."""
-    own = (home, node.ipv4_home_address, settings.address, settings.ipv4_address)
-    inside: tuple[IPNetwork, ...] = (*node.prefixes, *node.ipv4_prefixes)
-    return care_of in own or any(care_of in prefix for prefix in inside)
+    if isinstance(care_of, IPv6Address):
+        return care_of in (home, settings.address) or any(care_of in prefix for prefix in node.prefixes)
+    own = (node.ipv4_home_address, settings.ipv4_address)
+    return care_of in own or any(care_of in prefix for prefix in node.ipv4_prefixes)
 
 
 def care_of_address(request: Request) -> IPAddress:
@@ -229,7 +235,7 @@ def _bind_identified(
         raise Refusal(
             BindingStatus.MCOA_SIMULTANEOUS_HOME_AND_FOREIGN_PROHIBITED, "no simultaneous home and foreign binding here"
         )
-    overwrite = bool(update.flags & UpdateFlag.OVERWRITE)
+    overwrite = UpdateFlag.OVERWRITE in update.flags
     if live is not None and live.binding(PLAIN) is not None and not overwrite:
         raise Refusal(BindingStatus.MCOA_NON_MCOA_BINDING_EXISTS, "a binding without BID exists")
     bound: dict[int, Binding] = {}
@@ -277,12 +283,15 @@ def bind_flows(
     of two priorities in one Binding Update depend on the order of its options. Past MOST_UNKNOWN, FIDs of a summary
     that are not found are named when they are asked for again.
     """
+    said_of_flows = [one for one in update.options if isinstance(one, _ABOUT_FLOWS)]
+    if not said_of_flows:
+        return (), ()
     old = {flow.fid: flow for flow in known}
     bids = {binding.bid for binding in bindings}
     new: dict[int, FlowBinding] = {}
     answers: list[Option] = []
-    options = [one for one in update.options if isinstance(one, FlowIdentification)]
-    extensions = flow_extensions(update.options, settings.enterprise)
+    options = [one for one in said_of_flows if isinstance(one, FlowIdentification)]
+    extensions = flow_extensions(said_of_flows, settings.enterprise)
     extended: list[int] = []
     counts: dict[int, int] = {}
     for option in options:
@@ -307,7 +316,7 @@ def bind_flows(
                 extended.append(option.fid)
             new[option.fid] = result
             answers.append(FlowIdentification(option.fid, option.priority, FlowStatus.SUCCESS))
-    for one in update.options:
+    for one in said_of_flows:
         if isinstance(one, MalformedOption) and one.number == OptionType.FLOW_IDENTIFICATION and len(one.data) >= 4:
             fid, priority = int.from_bytes(one.data[:2], "big"), int.from_bytes(one.data[2:4], "big")
             if fid in old:

@@ -15,7 +15,7 @@ from mip6.auth import SecurityAssociation, ntp_difference, ntp_timestamp, sign, 
 from mip6.headers import SignallingPacket
 from mip6.messages import Message, encode_message
 from mip6.numbers import AuthenticationSubtype, BindingStatus
-from mip6.options import Authentication, MessageIdentification, MobileNodeIdentifier
+from mip6.options import Authentication, MessageIdentification, MobileNodeIdentifier, Option
 
 
 class Discard(Exception):
@@ -93,9 +93,9 @@ def protect(answer: Message, proof: Proof, node: NodeSettings, packet: Signallin
     """The encoded answer to `packet`, with MESG-ID and MN-HA option where the request had them (RFC 4285 §5.1)."""
     if proof.association is None:
         return encode_message(answer)
-    options = answer.options
+    identity: tuple[Option, ...] = ()
     if node.identifier is not None:
-        options += (MobileNodeIdentifier(1, node.identifier.encode()),)
+        identity += (MobileNodeIdentifier(1, node.identifier.encode()),)
     if proof.answer is not None:
-        options += (MessageIdentification(proof.answer),)
-    return sign(answer.with_options(options), proof.association, packet.source, packet.sender())
+        identity += (MessageIdentification(proof.answer),)
+    return sign(answer, proof.association, packet.source, packet.sender(), identity)

@@ -27,6 +27,7 @@ _SCHEMA = """
     CREATE TABLE node (home_address TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE unreadable (home_address, record, found TEXT);
 """
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PASSING = {
     sqlite3.SQLITE_FULL,
@@ -87,7 +88,7 @@ class Store:
         `stored(False)` says that the disk refused: the record stays queued and is tried again, but nothing may be
         acknowledged. Calls come in the order of `put`.
         """
-        self._pending[home_address] = None if record is None else json.dumps(record, separators=(",", ":"))
+        self._pending[home_address] = None if record is None else _json(record)
         if stored is not None:
             self._waiting.append(stored)
         self._wanted.set()

@@ -69,13 +69,15 @@ class Tunnels:
         old = self._parts.get(home)
         if old == new:
             return False
-        for tunnel in () if old is None else old.tunnels:
-            if homes := self._remotes.get(tunnel.remote):
-                homes.discard(home)
-                if not homes:
-                    del self._remotes[tunnel.remote]
-        for tunnel in () if new is None else new.tunnels:
-            self._remotes.setdefault(tunnel.remote, set()).add(home)
+        before, after = ([] if node is None else [one.remote for one in node.tunnels] for node in (old, new))
+        if before != after:
+            for remote in before:
+                if homes := self._remotes.get(remote):
+                    homes.discard(home)
+                    if not homes:
+                        del self._remotes[remote]
+            for remote in after:
+                self._remotes.setdefault(remote, set()).add(home)
         self._parts = self._parts.changed({home: new})
         return True
 

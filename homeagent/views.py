@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from homeagent.bindingcache import Binding, BindingCacheEntry
+from homeagent.registration import Accepted
 from homeagent.settings import HomeAgentSettings, NodeSettings
-from mip6.actions import KernelState, ProxyNeighbour, Route, UdpEndpoint
+from mip6.actions import KernelState, ProxyNeighbour, Report, Route, UdpEndpoint
 from mip6.explain import Background
 from mip6.forwarding import Encapsulation, FlowRule, IPAddress, IPNetwork, Node, Tunnel, overhead
 from mip6.path import PathState
@@ -71,7 +72,7 @@ def background(entry: BindingCacheEntry, states: Mapping[int, PathState]) -> Bac
 
 def _tunnel(settings: HomeAgentSettings, one: Binding, mtus: Mapping[IPAddress, int]) -> Tunnel:
     local = settings.local(one.care_of_address)
-    path = min(settings.mtu, mtus.get(one.care_of_address, settings.mtu))
+    path = min(settings.mtu, mtus.get(one.care_of_address, settings.mtu)) if mtus else settings.mtu
     return Tunnel(
         one.bid,
         local,
@@ -88,16 +89,31 @@ def served(entry: BindingCacheEntry) -> tuple[IPNetwork, ...]:
     return (IPv6Network(entry.home_address), *entry.prefixes, *_ipv4_networks(entry)) if entry.bindings else ()
 
 
+def registered(before: BindingCacheEntry | None, entry: BindingCacheEntry, accepted: Accepted) -> Report:
+    """The line of the log for a Binding Update that made `entry` of the one `before`."""
+    fields: dict[str, object] = {
+        "home_address": entry.home_address,
+        "bindings": {one.bid: where(one) for one in entry.bindings},
+        "flows": [flow.fid for flow in entry.flows],
+        "lifetime": accepted.lifetime,
+        "sequence": entry.sequence,
+        "status": accepted.status.name,
+    }
+    refresh = before is not None and places(before) == places(entry)
+    name = "binding registered" if accepted.lifetime else "binding deregistered"
+    return Report(name, "debug" if refresh else "info", fields)
+
+
 def places(entry: BindingCacheEntry) -> tuple[object, ...]:
     """Where an entry's packets go; a registration that leaves it as it was is a mere refresh."""
     ends = tuple((one.bid, one.care_of_address, one.encapsulation, one.port) for one in entry.bindings)
-    return ends, entry.flows, served(entry)
+    return ends, entry.flows, entry.prefixes, entry.ipv4_home_address, entry.ipv4_prefixes
 
 
-def where(one: Binding) -> str:
-    """A binding's far end for people."""
-    port = f" port {one.port}" if one.encapsulation is Encapsulation.UDP else ""
-    return f"{one.care_of_address}{port}"
+def where(one: Binding) -> IPAddress | str:
+    """A binding's far end for people: its text is made only when somebody reads it."""
+    udp = one.encapsulation is Encapsulation.UDP
+    return f"{one.care_of_address} port {one.port}" if udp else one.care_of_address
 
 
 def _ipv4_networks(entry: BindingCacheEntry) -> tuple[IPv4Network, ...]:

@@ -98,7 +98,8 @@ def codecs() -> list[dict[str, Any]]:
 
 def _settings() -> HomeAgentSettings:
     homes = [HOME[1000 + n] for n in range(NODES)]
-    nodes = tuple(NodeSettings(home, f"node{n}@example.com", associations=(KEY,)) for n, home in enumerate(homes))
+    keys = [SecurityAssociation(4096, Algorithm.HMAC_SHA1, n.to_bytes(16, "big")) for n in range(NODES)]
+    nodes = tuple(NodeSettings(home, f"node{n}@example.com", associations=(keys[n],)) for n, home in enumerate(homes))
     return HomeAgentSettings(HA, (HOME,), nodes=nodes)
 
 
@@ -118,7 +119,7 @@ def _updates(settings: HomeAgentSettings, now: float) -> list[events.PacketRecei
                 MessageIdentification(ntp_timestamp(now + WALL)),
             ),
         )
-        mh = sign(update, KEY, care_of[0], node.home_address)
+        mh = sign(update, node.associations[0], care_of[0], node.home_address)
         packet = build_packet(care_of[0], HA, mh, home_address=node.home_address)
         result.append(events.PacketReceived(packet, "eth0"))
     return result
@@ -135,18 +136,20 @@ def _accepted(done: list[actions.Action]) -> bool:
 
 
 def registrations() -> list[dict[str, Any]]:
-    """Registrations per second without and with the store, and memory per node."""
+    """Registrations per second without and with the store, refreshes of the same bindings, and memory per node."""
     settings = _settings()
-    rates = []
-    first = _updates(settings, 10.0)
+    rates: list[float] = []
+    refreshes: list[float] = []
+    first, second = _updates(settings, 10.0), _updates(settings, 20.0)
     for _ in range(5):
         agent = _agent(settings)
         gc.collect()
-        start = time.perf_counter()
-        done = sum(_accepted(agent.handle(event, 10.0)) for event in first)
-        rates.append(done / (time.perf_counter() - start))
-        if done != NODES:
-            raise RuntimeError(f"{done} of {NODES} registrations were accepted")
+        for updates, now, found in ((first, 10.0, rates), (second, 20.0, refreshes)):
+            start = time.perf_counter()
+            done = sum(_accepted(agent.handle(event, now)) for event in updates)
+            found.append(done / (time.perf_counter() - start))
+            if done != NODES:
+                raise RuntimeError(f"{done} of {NODES} registrations were accepted")
     stored = [asyncio.run(_stored(settings, first)) for _ in range(5)]
     gc.collect()
     tracemalloc.start()
@@ -159,6 +162,7 @@ def registrations() -> list[dict[str, Any]]:
     tracemalloc.stop()
     return [
         _row("registrations_per_s", median(rates), "1/s"),
+        _row("refreshes_per_s", median(refreshes), "1/s"),
         _row("registrations_per_s_stored", median(stored), "1/s"),
         _row("memory_per_node_bytes", memory, "octets"),
     ]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import constant_time, hashes, hmac
 
 from mip6.messages import Message, encode_message, options_offset
 from mip6.numbers import AuthenticationSubtype, OptionType
-from mip6.options import Authentication
+from mip6.options import Authentication, Option
 
 NTP_EPOCH = 2208988800  # seconds from 1900 to 1970
 FIRST_SPI = 256  # 0..255 are reserved for well-known uses (RFC 4285 §5)
@@ -34,24 +34,37 @@ _LENGTHS = {Algorithm.HMAC_SHA1: 12, Algorithm.HMAC_SHA256: 16}  # RFC 4285 §5.
 
 @dataclass(frozen=True, slots=True)
 class SecurityAssociation:
-    """Mobility security association of RFC 4285 §3: what mobile node and home agent share. The key is never printed."""
+    """Mobility security association of RFC 4285 §3: what mobile node and home agent share. The key is never printed.
+
+    It is prepared once, which takes as long as the HMAC of a whole message.
+    """
 
     spi: int
     algorithm: Algorithm
     key: bytes = field(repr=False)
+    _keyed: hmac.HMAC = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_keyed", hmac.HMAC(self.key, _HASHES[self.algorithm]))
 
     def authenticator(self, data: bytes) -> bytes:
         """The truncated HMAC of `data`."""
-        mac = hmac.HMAC(self.key, _HASHES[self.algorithm])
+        mac = self._keyed.copy()
         mac.update(data)
         return mac.finalize()[: _LENGTHS[self.algorithm]]
 
 
-def sign(message: Message, association: SecurityAssociation, care_of: IPv6Address, home: IPv6Address) -> bytes:
-    """The encoded Mobility Header (checksum 0) with an MN-HA authentication option as its last option."""
+def sign(
+    message: Message,
+    association: SecurityAssociation,
+    care_of: IPv6Address,
+    home: IPv6Address,
+    identity: tuple[Option, ...] = (),
+) -> bytes:
+    """The encoded Mobility Header (checksum 0) with `identity` and the MN-HA authentication option at its end."""
     length = _LENGTHS[association.algorithm]
     option = Authentication(AuthenticationSubtype.MN_HA, association.spi, bytes(length))
-    mh = encode_message(message.with_options((*message.options, option)))
+    mh = encode_message(message, (*identity, option))
     covered = mh[:-length]
     return covered + association.authenticator(care_of.packed + home.packed + covered)
 
@@ -72,12 +85,13 @@ def verify(
 def locate(mh: bytes, message: Message) -> tuple[int, int] | None:
     """Where the authenticator of the MN-HA option stands, first octet and the one behind; None: no such option."""
     at, end = options_offset(type(message)), min(len(mh), (mh[1] + 1) * 8)
+    pad1, authentication = OptionType.PAD1, OptionType.AUTHENTICATION
     while at + 1 < end:
-        if mh[at] == OptionType.PAD1:
+        if mh[at] == pad1:
             at += 1
             continue
         stop = at + 2 + mh[at + 1]
-        if mh[at] == OptionType.AUTHENTICATION and stop - at >= 7 and mh[at + 2] == AuthenticationSubtype.MN_HA:
+        if mh[at] == authentication and stop - at >= 7 and mh[at + 2] == AuthenticationSubtype.MN_HA:
             return at + 7, stop
         at = stop
     return None

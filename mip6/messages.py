@@ -72,7 +72,10 @@ class Message(Checked):
 
     def find(self, kind: type[Any]) -> Any:
         """The first option of this class, or None."""
-        return next((option for option in self.options if isinstance(option, kind)), None)
+        for option in self.options:
+            if isinstance(option, kind):
+                return option
+        return None
 
     def find_all(self, kind: type[Any]) -> list[Any]:
         """All options of this class in their order."""
@@ -281,14 +284,17 @@ MESSAGES: tuple[type[Message], ...] = (
     FlowBindingAcknowledgement,
 )
 _BY_TYPE: dict[tuple[int, int | None], type[Message]] = {(cls.TYPE, cls.KIND): cls for cls in MESSAGES}
-_KIND_WIDTH = {MessageType.BINDING_REVOCATION: 1, MessageType.FLOW_BINDING: 2}  # octets that tell messages apart
+_KIND_WIDTH: dict[int, int] = {
+    MessageType.BINDING_REVOCATION: 1,
+    MessageType.FLOW_BINDING: 2,
+}  # octets that tell messages apart
 _SET_OPTIONS = {cls: cls.__dict__["options"].__set__ for cls in MESSAGES if cls is not ExperimentalMessage}
 _TYPES = {cls.TYPE for cls in MESSAGES}
 
 
 def options_offset(cls: type[Message]) -> int:
     """Where the options of a message without variable part start, in octets from the start of the header."""
-    return HEADER + _KIND_WIDTH.get(MessageType(cls.TYPE), 0) + cls.SIZE + cls.GAP
+    return HEADER + _KIND_WIDTH.get(cls.TYPE, 0) + cls.SIZE + cls.GAP
 
 
 def decode_message(mh: bytes) -> Message:
@@ -304,7 +310,7 @@ def decode_message(mh: bytes) -> Message:
     if mh[0] != Protocol.NO_NEXT_HEADER:
         raise BadHeader(f"Payload Proto is {mh[0]}, not 59", 0)
     end = (mh[1] + 1) * 8
-    width = _KIND_WIDTH.get(type_, 0)  # type: ignore[call-overload]
+    width = _KIND_WIDTH.get(type_, 0)
     start = HEADER + width
     if width and end < start + 2:
         raise BadHeader(f"Header Len {mh[1]} is too small for message type {type_}", 1)
@@ -330,8 +336,9 @@ def decode_message(mh: bytes) -> Message:
     return message
 
 
-def encode_message(message: Message) -> bytes:
-    """The Mobility Header with checksum 0, padded to a multiple of 8 octets. TooLong when it exceeds 2048."""
+def encode_message(message: Message, more: tuple[Option, ...] = ()) -> bytes:
+    """The Mobility Header with checksum 0, padded to a multiple of 8 octets; `more` are options behind its own. TooLong
+    when it exceeds 2048."""
     cls = type(message)
     fields = message.encode_fields()
     if isinstance(message, HomeAgentSwitch):
@@ -339,12 +346,12 @@ def encode_message(message: Message) -> bytes:
             raise ValueError(f"HomeAgentSwitch: {len(message.addresses)} addresses do not fit")
         data = bytes((len(message.addresses), 0)) + fields
     else:
-        width = _KIND_WIDTH.get(MessageType(cls.TYPE), 0)
+        width = _KIND_WIDTH.get(cls.TYPE, 0)
         data = (cls.KIND or 0).to_bytes(width, "big") + fields + bytes(cls.GAP)
     if isinstance(message, ExperimentalMessage):
         data += bytes(-(HEADER + len(data)) % 8)
     else:
-        data += encode_options(message.options, HEADER + len(data))
+        data += encode_options((*message.options, *more), HEADER + len(data))
     total = HEADER + len(data)
     if total > MAXIMUM:
         raise TooLong(f"{cls.__name__}: {total} octets, a Mobility Header holds {MAXIMUM}")

@@ -6,6 +6,7 @@ from mip6.numbers import OptionType
 from mip6.options import OPTIONS, BindingIdentifier, MalformedOption, Option, UnknownOption
 from mip6.wire import FormError
 
+_PAD1, _PADN = int(OptionType.PAD1), int(OptionType.PADN)  # members of an enumeration take longer to look up
 _DECODERS = {number: cls.decode_fields for number, cls in OPTIONS.items()}
 
 
@@ -15,7 +16,7 @@ def decode_options(data: bytes, start: int, end: int) -> tuple[Option, ...]:
     at = start
     while at < end:
         number = data[at]
-        if number == OptionType.PAD1:
+        if number == _PAD1:
             at += 1
             continue
         if at + 1 >= end:
@@ -24,7 +25,7 @@ def decode_options(data: bytes, start: int, end: int) -> tuple[Option, ...]:
         stop = body + data[at + 1]
         if stop > end:
             raise FormError(f"option {number} of {stop - body} octets runs over the end", at)
-        if number != OptionType.PADN:
+        if number != _PADN:
             decoder = _DECODERS.get(number)
             if decoder is None:
                 found.append(UnknownOption(number, data[body:stop]))
@@ -37,6 +38,7 @@ def decode_options(data: bytes, start: int, end: int) -> tuple[Option, ...]:
     return tuple(found)
 
 
+_AS_IT_CAME = (UnknownOption, MalformedOption)
 _PADDING = [b"", b"\0", *(bytes((OptionType.PADN, gap - 2)) + bytes(gap - 2) for gap in range(2, 9))]
 
 
@@ -49,7 +51,7 @@ def encode_options(options: tuple[Option, ...], start: int) -> bytes:
     at = start
     last = len(options) - 1
     for index, option in enumerate(options):
-        if isinstance(option, UnknownOption | MalformedOption):
+        if isinstance(option, _AS_IT_CAME):
             number, modulus, residue = option.number, 1, 0
             body = option.data
         else:

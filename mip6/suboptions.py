@@ -78,6 +78,7 @@ class TargetCareOfAddress(SubOption):
 SUBOPTIONS: dict[int, type[SubOption]] = {
     cls.NUMBER: cls for cls in (BindingReference, TrafficSelectorSubOption, FlowBindingAction, TargetCareOfAddress)
 }
+_AS_IT_CAME = (UnknownSubOption, MalformedSubOption)
 _DECODERS = {number: cls.decode_fields for number, cls in SUBOPTIONS.items()}
 
 
@@ -117,8 +118,7 @@ def encode_suboptions(suboptions: tuple[SubOption, ...]) -> bytes:
     """
     result = b""
     for one in suboptions:
-        body = one.data if isinstance(one, UnknownSubOption | MalformedSubOption) else one.encode_fields()
-        number = one.number if isinstance(one, UnknownSubOption | MalformedSubOption) else one.NUMBER
+        number, body = (one.number, one.data) if isinstance(one, _AS_IT_CAME) else (one.NUMBER, one.encode_fields())
         if len(body) > 255:
             raise ValueError(f"{type(one).__name__}: {len(body)} octets do not fit into a sub-option")
         result += (b"\0" if len(result) % 2 else b"") + bytes((number, len(body))) + body

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from homeagent.engine import HomeAgent
@@ -91,7 +92,8 @@ class Watch:
 
     def _account(self, record: Mapping[str, Any] | None, offset: float) -> None:
         self._record = record
-        self._expires = {} if record is None else {(one[0], one[1]): one[4] - offset for one in record["bindings"]}
+        bindings = [] if record is None else record["bindings"]
+        self._expires = {(one[0], str(ip_address(one[1]))): one[4] - offset for one in bindings}
 
     def home_agent_acted(self, home_agent: HomeAgent, now: float) -> None:
         """What its forwarding table, its status and the stored record say of it is the same, and authentic."""
