@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+from labs.patience import FACTOR
+
+_GRACE = 3.0 * FACTOR  # seconds between SIGTERM and SIGKILL
 
 
 def end_processes(pids: Iterable[int], grace: float = _GRACE) -> None:
