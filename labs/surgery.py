@@ -48,6 +48,12 @@ SURGERY = Scenario(
     MOBILE,
     flows=(_HANDS, _PULSE),
     phases=(
+        Phase(  # a Binding Update that is lost costs a second or two
+            "preparation",
+            "the later link is copied to when a probe has got through it and the home agent knows",
+            lasts=4.0,
+            registered=frozenset({1, 2}),
+        ),
         Phase(
             "two bad links",
             "each loses 5 %, which leaves a quarter of a percent of both",

@@ -67,7 +67,8 @@ class ResolvedFlow:
             resort is not LastResort.DEFAULT,
             picked.lead,
             resort is LastResort.UNREACHABLE,
-            copied=flow.uplink.copy and not flow.down.copy,  # else several BIDs say it
+            # else several BIDs say it; a link that is there again is copied to before the home agent is told
+            copied=flow.uplink.copy and (not flow.down.copy or len(picked.bids) < 2),
         )
 
 

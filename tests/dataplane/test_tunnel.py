@@ -63,7 +63,7 @@ def far() -> Iterator[socket.socket]:
             there,
         )
         namespaces.setns(there)
-        ip("link", "set", "far0", "up")
+        ip("link", "set", "far0", "mtu", "1600", "up")  # a veth drops what its peer's MTU does not allow
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(0x86DD))
         sock.bind(("far0", 0x86DD))
         namespaces.setns(here)

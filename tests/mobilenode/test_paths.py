@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from mip6.actions import ForwardingChanged
 from mip6.events import PathChanged
+from mip6.flowextension import DEFAULT_ENTERPRISE, flow_extensions
 from mip6.options import BindingIdentifier
 from mip6.path import PathSettings, PathState
 from mip6.probeflows import is_probe_rule, probe_rules
 from mip6.selectors import IPv6Selector
 from mobilenode.registration import LOWEST_PRIORITY
-from mobilenode.settings import FlowSettings, via
+from mobilenode.settings import FlowSettings, copy, via
 from tests.mobilenode.support import AGENT, BOTH, CELL, HOME, SETTINGS, WLAN, Sent, World, registered, with_flows
 
 VOICE = FlowSettings(10, 10, "voice", IPv6Selector(next_header=(17, 17)), via("wwan0", "wlan0"))
@@ -137,3 +138,11 @@ def test_a_link_that_waits_for_its_first_answer_is_used_when_the_other_fails() -
     assert order(world) == [2, 1]
     is_now(world, PathState.DOWN, CELLULAR)
     assert order(world) == [1, 2]
+
+
+def test_a_flow_that_is_copied_is_said_to_be_while_one_link_is_left() -> None:
+    """The other is copied to as soon as it may be, before the home agent knows: it eliminates duplicates all the time."""
+    world = registered(replace(MEASURED, flows=(FlowSettings(30, 30, "call", IPv6Selector(), copy("wlan0", "wwan0")),)))
+    is_now(world, PathState.DOWN)
+    said = flow_extensions(world.sent[-1].update.options, DEFAULT_ENTERPRISE)
+    assert world.sent[-1].flows() == {30: (2,)} and said[30].copied
