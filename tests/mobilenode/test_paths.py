@@ -141,7 +141,7 @@ def test_a_link_that_waits_for_its_first_answer_is_used_when_the_other_fails() -
 
 
 def test_a_flow_that_is_copied_is_said_to_be_while_one_link_is_left() -> None:
-    """The other is copied to as soon as it may be, before the home agent knows: it eliminates duplicates all the time."""
+    """The other is copied to before the home agent knows: it eliminates duplicates all the time."""
     world = registered(replace(MEASURED, flows=(FlowSettings(30, 30, "call", IPv6Selector(), copy("wlan0", "wwan0")),)))
     is_now(world, PathState.DOWN)
     said = flow_extensions(world.sent[-1].update.options, DEFAULT_ENTERPRISE)
