@@ -55,6 +55,7 @@ async def run(configuration: Configuration) -> None:
                 mtu=settings.mtu,
                 store=store,
                 home_link=settings.home_link,
+                ipv4=settings.ipv4_address is not None or settings.ipv4_home_pool is not None,
                 zero_checksum=settings.udp_zero_checksum,
                 prober=measuring,
             )

@@ -42,6 +42,7 @@ async def run(configuration: Configuration) -> None:
         mtu=min([ETHERNET_MTU, *(link.mtu for link in settings.links if link.mtu is not None)]),
         links=[link.name for link in settings.links],
         router=settings.mobile_router,
+        ipv4=bool(settings.ipv4_prefixes),
         zero_checksum=settings.udp_zero_checksum,
         prober=measuring,
     )

@@ -65,9 +65,9 @@ class Shell:
     """One daemon. `async with` opens and closes its sockets and devices, `serve()` is its life.
 
     `links` are watched access links; `home_link` gets its proxy settings; `router` says that packets are forwarded for
-    others; `zero_checksum` that UDP over IPv6 goes without (RFC 6935); `prober` measures the paths; `mtu` is the path
-    MTU to the far ends. Leaving without an exception takes everything out of the kernel, unless `on_exit` says keep and
-    the data plane goes on by itself.
+    others, `ipv4` that IPv4 is carried too; `zero_checksum` that UDP over IPv6 goes without (RFC 6935); `prober`
+    measures the paths; `mtu` is the path MTU to the far ends. Leaving without an exception takes everything out of the
+    kernel, unless `on_exit` says keep and the data plane goes on by itself.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Shell:
         links: Sequence[str] = (),
         home_link: str | None = None,
         router: bool = True,
+        ipv4: bool = False,
         zero_checksum: bool = False,
         prober: Prober | None = None,
     ) -> None:
@@ -92,7 +93,7 @@ class Shell:
         self._prober = prober
         self._own, self._zero_checksum = engine.forwarding_table().address, zero_checksum
         self._device, self._mtu, self._store = device, mtu, store
-        self._links, self._home_link, self._router = tuple(links), home_link, router
+        self._links, self._home_link, self._router, self._ipv4 = tuple(links), home_link, router, ipv4
         self._kind, self._shortcut, self._on_exit = dataplane, shortcut, on_exit
         self._control = ControlServer(control, self._command)
         self._memory = Path(control).with_suffix(".settings")
@@ -118,7 +119,7 @@ class Shell:
             await self._control.start()  # first: a second daemon of the same name must not touch the kernel
             stack.push_async_callback(self._control.close)
             stack.callback(OnlyAgent().close)
-            for warning in settings_warnings(self._router, self._links):
+            for warning in settings_warnings(self._router, self._links, self._ipv4):
                 log.event("kernel_setting", "warning", problem=warning)
             if self._home_link is not None:
                 self._home_link_settings = HomeLinkSettings(self._home_link, self._memory)

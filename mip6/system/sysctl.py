@@ -9,6 +9,7 @@ from pathlib import Path
 from mip6.system import log
 
 _SYSCTL = Path("/proc/sys/net/ipv6")
+_IPV4_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 class HomeLinkSettings:
@@ -72,14 +73,17 @@ def _read_noted(memory: Path) -> dict[str, str]:
     return {str(name): str(int(value)) for name, value in json.loads(memory.read_text()).items()}
 
 
-def settings_warnings(forwarding: bool, access_links: Iterable[str]) -> list[str]:
+def settings_warnings(forwarding: bool, access_links: Iterable[str], ipv4: bool = False) -> list[str]:
     """What is set wrongly in the kernel, one sentence each with the command that mends it.
 
-    `forwarding`: the agent is a router (home agent, mobile router). `access_links`: where care-of addresses come from.
+    `forwarding`: the agent is a router (home agent, mobile router), `ipv4`: of IPv4 too. `access_links`: where care-of
+    addresses come from.
     """
     wrong = []
     if forwarding and (_SYSCTL / "conf/all/forwarding").read_text().strip() == "0":
         wrong.append("IPv6 forwarding is off, so nothing is routed: sysctl -w net.ipv6.conf.all.forwarding=1")
+    if forwarding and ipv4 and _IPV4_FORWARDING.read_text().strip() == "0":
+        wrong.append("IPv4 forwarding is off, so no IPv4 is routed: sysctl -w net.ipv4.ip_forward=1")
     for link in access_links:
         setting = _SYSCTL / "conf" / link
         if not setting.exists():

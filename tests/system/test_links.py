@@ -219,11 +219,12 @@ def test_a_damaged_note_of_the_old_settings_does_not_stop_the_home_agent(pair: P
 
 
 def test_wrong_settings_come_with_the_command_that_mends_them(pair: Pair) -> None:
-    warnings = settings_warnings(True, ["eth0", "absent0"])
-    assert len(warnings) == 2
+    warnings = settings_warnings(True, ["eth0", "absent0"], ipv4=True)
+    assert [warning.split()[0] for warning in warnings] == ["IPv6", "IPv4", "eth0"]
+    assert settings_warnings(True, ["eth0", "absent0"]) == [warnings[0], warnings[2]]
     for warning in warnings:
         pair.run(warning.partition(": ")[2])
-    assert settings_warnings(True, ["eth0", "absent0"]) == []
+    assert settings_warnings(True, ["eth0", "absent0"], ipv4=True) == []
     assert settings_warnings(False, ["eth0"]) == []
 
 
