@@ -323,6 +323,6 @@ def _page(figure: Figure, report: Report, title: str, height: float, table: floa
         color = _GOOD if check.passed else _LOST
         figure.text(x, y, "✓" if check.passed else "✗", color=color, fontsize=9, fontweight="bold")
         figure.text(x + 0.016, y, check.name, fontsize=8)
-        figure.text(x + 0.345, y, f"{check.value:,.10g}", fontsize=8, ha="right", fontweight="bold")
-        figure.text(x + 0.35, y, check.unit, fontsize=8, alpha=0.8)
-        figure.text(x + 0.425, y, check.says, fontsize=8, alpha=0.7)
+        figure.text(x + 0.335, y, f"{check.value:,.10g}", fontsize=8, ha="right", fontweight="bold")
+        figure.text(x + 0.34, y, check.unit, fontsize=8, alpha=0.8)
+        figure.text(x + 0.44, y, check.says, fontsize=8, alpha=0.7)
