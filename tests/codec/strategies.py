@@ -1,8 +1,11 @@
-"""Hypothesis strategies made from the declarations: what a class says of its fields is what is drawn."""
+"""Hypothesis strategies made from the declarations: what a class says of its fields is what is drawn.
+
+Each is made once: to make and check them takes longer than to draw from them."""
 
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,6 +27,7 @@ def _number(width: int) -> st.SearchStrategy[Any]:
     return _range(st.integers(0, 2**width - 1))
 
 
+@cache
 def selectors() -> st.SearchStrategy[TrafficSelector]:
     v6, v4 = st.ip_addresses(v=6), st.ip_addresses(v=4)
     ports: dict[str, Any] = {"spi": _number(32), "source_port": _number(16), "destination_port": _number(16)}
@@ -101,12 +105,14 @@ def _build(cls: Any, special: dict[str, st.SearchStrategy[Any]]) -> st.SearchStr
     return st.builds(cls, **parts)
 
 
+@cache
 def suboptions(cls: type[SubOption] | None = None) -> st.SearchStrategy[SubOption]:
     if cls is None:
         return st.one_of(*(suboptions(one) for one in SUBOPTIONS.values()))
     return _build(cls, {"selector": selectors()} if cls is TrafficSelectorSubOption else {})
 
 
+@cache
 def options(cls: type[Option] | None = None) -> st.SearchStrategy[Option]:
     if cls is None:
         return st.one_of(*(options(one) for one in OPTIONS.values()))
@@ -115,6 +121,7 @@ def options(cls: type[Option] | None = None) -> st.SearchStrategy[Option]:
     return _build(cls, {})
 
 
+@cache
 def messages(cls: type[Message] | None = None) -> st.SearchStrategy[Message]:
     if cls is None:
         return st.one_of(*(messages(one) for one in MESSAGES))
