@@ -68,6 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 TOGETHER = (
     "tests/dataplane/test_fastpath.py",
+    "tests/dataplane/test_fastpath_memory.py",
+    "tests/dataplane/test_straight.py",
     "tests/labs/test_happenings.py",
     "tests/netns/test_fastpath.py",
     "tests/netns/test_flow_command.py",

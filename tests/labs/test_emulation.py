@@ -130,12 +130,13 @@ def delays(records: list[Record]) -> list[float]:
 
 EMULATORS = pytest.mark.parametrize("netem", [False, True], ids=["relay", "netem"])
 KINDS = pytest.mark.parametrize("modem", [False, True], ids=["cable", "modem"])
+alone = pytest.mark.alone  # delays to the millisecond, rates to the per cent
 
 
 @pytest.mark.netns
-@pytest.mark.alone  # delays to the millisecond, rates to the per cent
 @pytest.mark.skipif(bool(missing()), reason="; ".join(missing()))
 class TestOnRealPackets:
+    @alone
     @EMULATORS
     def test_delay_jitter_and_loss_are_those_asked_for_in_each_direction(self, netem: bool) -> None:
         link = Link("a:x", "b:x", delay=0.06, jitter=0.02, loss=0.1, up=Quality(delay=0.015), name="L")
@@ -153,6 +154,7 @@ class TestOnRealPackets:
         assert 15 <= statistics.median(delays(up)) < 17.5
         assert [record.number for record in up] == sorted(record.number for record in up)
 
+    @alone
     @EMULATORS
     def test_rate_is_as_asked_with_a_delay(self, netem: bool) -> None:
         if shutil.which("iperf3") is None:
@@ -168,6 +170,7 @@ class TestOnRealPackets:
                 assert 0.8 < ratio < 1.05, direction
             lab["a"].stop(server)
 
+    @alone
     @EMULATORS
     def test_a_cut_is_silent_and_figures_change_under_way(self, netem: bool) -> None:
         with emulated(Link("a:x", "b:x", emulated=True, name="L"), netem=netem) as lab:
@@ -197,6 +200,7 @@ class TestOnRealPackets:
             for end in ("a", "b"):
                 await_flag(lab, end, "LOWER_UP")
 
+    @alone
     def test_a_modem_is_raw_ip_with_an_address_by_router_advertisement(self) -> None:
         link = Link("a:x", "b:x", rate=10_000_000, delay=0.03, name="L", modem=True, mtu=1400)
         with emulated(link) as lab:
@@ -236,4 +240,4 @@ def reaches(lab: Lab) -> bool:
 
 
 def await_flag(lab: Lab, end: str, flag: str) -> None:
-    lab.until(lambda: flag in flags(lab, end), 3, f"{end} has the flag {flag}")
+    lab.until(lambda: flag in flags(lab, end), 10, f"{end} has the flag {flag}")
