@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from homeagent.dualstack import nat_detection, stated_alone
 from homeagent.registration import Accepted, Refusal, Request
@@ -14,11 +14,12 @@ from mip6.headers import SignallingPacket, build_packet
 from mip6.messages import BindingAcknowledgement, BindingUpdate, TooLong
 from mip6.numbers import AckFlag, BindingStatus, UpdateFlag
 from mip6.options import BindingRefreshAdvice, Option
+from mip6.values import value
 
 NO_FLAGS = AckFlag(0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exchange:
     """A Binding Update on its way through the ladder, with all that is known of it."""
 

@@ -8,19 +8,20 @@ refused and changes nothing. `to_record` and `from_record` are its form in stabl
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from mip6.forwarding import DSMIP_PORT, Encapsulation, FlowRule, IPAddress
 from mip6.selectors import TrafficSelector, decode_selector, encode_selector
+from mip6.values import value
 
 MAX_DELETE_BCE_TIMEOUT = 10.0  # seconds, RFC 6275 §12
 PLAIN = 0  # BID of a binding registered without a BID option
 LOWEST_PRIORITY = 128  # BID-PRI 0: the sender knows no RFC 6089 and says nothing of its preference
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Binding:
     """One care-of address of a home address. `lifetime` in seconds as granted, `expires` on the engine's clock.
 
@@ -52,7 +53,7 @@ class Binding:
         return self.priority or LOWEST_PRIORITY, self.bid
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FlowBinding:
     """A flow binding entry (RFC 6089 §4.3). It is active while one of `bids` is bound.
 
@@ -87,7 +88,7 @@ class FlowBinding:
         return [*base, extension] if any(extension.values()) else base
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindingCacheEntry:
     """All that is bound to one home address.
 

@@ -9,7 +9,7 @@ NAT's mapping alive (docs/decisions/udp-encapsulation.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from homeagent.bindingcache import Binding, BindingCacheEntry
@@ -27,6 +27,7 @@ from mip6.options import (
     Option,
 )
 from mip6.udp import UdpEnds
+from mip6.values import value
 
 NO_KEEPALIVE = 0xFFFFFFFF  # NAT Detection: no NAT, nothing to keep alive (RFC 5555 §3.2.2)
 UNSPECIFIED = IPv4Address(0)
@@ -35,7 +36,7 @@ Allocate = Callable[[IPv4Address], IPv4Address | None]
 """An IPv4 home address for the node in question, the given one if it may have it; None: none is left."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Where a binding's packets go and in what; the fields of `Binding`."""
 

@@ -7,7 +7,7 @@ changes nothing, not even the stored sequence number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 from homeagent.bindingcache import PLAIN, Binding, BindingCacheEntry, FlowBinding
@@ -31,6 +31,7 @@ from mip6.options import (
 from mip6.selectors import UnknownSelector
 from mip6.suboptions import BindingReference, MalformedSubOption, TrafficSelectorSubOption
 from mip6.udp import UdpEnds
+from mip6.values import value
 
 MOST_UNKNOWN = 64  # FIDs not found that one acknowledgement names: each takes four times the room of its Flow Summary
 _ABOUT_FLOWS = (FlowIdentification, FlowSummary, MalformedOption, VendorSpecific)
@@ -47,7 +48,7 @@ class Refusal(Exception):
         self.options = options
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Accepted:
     """A Binding Update that was accepted: the new entry, and what its acknowledgement says."""
 
@@ -58,7 +59,7 @@ class Accepted:
     created: bool = False  # no binding lived before: duplicate address detection comes first (RFC 6275 §10.3.1)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """A Binding Update with what the packet around it said. `source` is the IPv6 source of the packet, `outer` the UDP
     encapsulation that it came in. `guarded`: its sequence number is the replay protection."""

@@ -6,8 +6,6 @@ authenticator right (else status 146), and only then the timestamp is looked at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from homeagent.bindingcache import BindingCacheEntry
 from homeagent.registration import Refusal
 from homeagent.settings import NodeSettings
@@ -16,13 +14,14 @@ from mip6.headers import SignallingPacket
 from mip6.messages import Message, encode_message
 from mip6.numbers import AuthenticationSubtype, BindingStatus
 from mip6.options import Authentication, MessageIdentification, MobileNodeIdentifier, Option
+from mip6.values import value
 
 
 class Discard(Exception):
     """The RFC asks for silence; the text is for the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proof:
     """What authentication found. `timestamp` is the accepted MESG-ID, `answer` the one to send back. `guarded`: only
     the sequence number tells a replay."""

@@ -12,9 +12,10 @@ from ipaddress import IPv6Address
 
 from mip6.forwarding import DSMIP_PORT, IPAddress, IPNetwork
 from mip6.udp import UdpEnds
+from mip6.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendPacket:
     """Send one whole IPv6 packet as it is. `interface` pins the link it leaves by; None leaves it to the routes.
 
@@ -128,7 +129,7 @@ class AnnounceNeighbour:
     router: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoreNode:
     """Write one mobile node's record to stable storage before anything that follows; None deletes it."""
 

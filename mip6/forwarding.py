@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
 from mip6.selectors import TrafficSelector
+from mip6.values import value
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -46,7 +47,7 @@ def overhead(end: IPAddress, encapsulation: Encapsulation) -> int:
     return header + (UDP_HEADER if encapsulation is Encapsulation.UDP else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tunnel:
     """One binding as the data plane sees it: outer packets go from `local` to `remote`, both of one family.
 
@@ -76,7 +77,7 @@ class Tunnel:
         return overhead(self.local, self.encapsulation)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FlowRule:
     """Packets that `selector` matches go by every usable tunnel of `bids`: one copy each (RFC 6089 §5.3.6).
 
@@ -102,7 +103,7 @@ class FlowRule:
             raise ValueError(f"flow {self.fid}: {len(self.weights)} weights for {len(self.bids)} BIDs")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """One mobile node or mobile router: the inner addresses it owns, its tunnels and its flow rules.
 

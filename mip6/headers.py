@@ -7,18 +7,18 @@ reverse, checksum included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from mip6.messages import CHECKSUM, Message, encode_message
 from mip6.numbers import HOME_ADDRESS_OPTION, ROUTING_TYPE_2, Icmp6Type, Protocol
+from mip6.values import value
 from mip6.wire import FormError, internet_checksum, pseudo_header
 
 IPV6_HEADER = 40
 DEFAULT_HOP_LIMIT = 64
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SignallingPacket:
     """One received packet, taken apart down to its upper-layer header.
 

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from mip6.numbers import Protocol, SelectorFormat
+from mip6.values import value
 from mip6.wire import FormError
 
 Range = tuple[int, int]
@@ -23,7 +24,7 @@ IPv4Range = tuple[IPv4Address, IPv4Address]
 IPv6Range = tuple[IPv6Address, IPv6Address]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IPv6Selector:
     """Binary traffic selector for IPv6 packets, TS format 2 (RFC 6088 §3.2).
 
@@ -41,7 +42,7 @@ class IPv6Selector:
     next_header: Range | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IPv4Selector:
     """Binary traffic selector for IPv4 packets, TS format 1 (RFC 6088 §3.1)."""
 
@@ -54,7 +55,7 @@ class IPv4Selector:
     protocol: Range | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UnknownSelector:
     """A selector of a format this implementation does not know: answered with status 133, never matched."""
 

@@ -17,8 +17,11 @@ import dataclasses
 import struct
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
+
+from mip6.values import value
 
 
 class FormError(ValueError):
@@ -212,9 +215,6 @@ class Checked(Declared):
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        self.check_fields()
-
-    def check_fields(self) -> None:
         """Raise ValueError when a field cannot be put on the wire."""
 
 
@@ -226,7 +226,7 @@ T = TypeVar("T")
 )
 def declared(cls: type[T]) -> type[T]:
     """Make a frozen dataclass of `cls` and generate `decode_fields`, `encode_fields` and the range checks."""
-    made: Any = dataclasses.dataclass(frozen=True, slots=True)(cls)
+    made: Any = value(cls)
     wires = {f.name: f.metadata["wire"] for f in dataclasses.fields(made) if "wire" in f.metadata}
     _generate(made, wires)
     return made  # type: ignore[no-any-return]
@@ -255,7 +255,8 @@ def _generate(cls: Any, wires: dict[str, Wire]) -> None:
             if wire.kind == "bool":
                 value = f"{raw} == 1"
             elif wire.kind == "flags":
-                scope[f"flags_{name}"] = wire.flags
+                assert wire.flags is not None
+                scope[f"flags_{name}"] = lru_cache(maxsize=256)(wire.flags)  # making a flag takes longer than all else
                 value = f"flags_{name}({raw})"
             else:
                 value = raw if wire.unit == 1 else f"{raw} * {wire.unit}"
@@ -327,7 +328,8 @@ def _generate(cls: Any, wires: dict[str, Wire]) -> None:
     cls.decode_fields = staticmethod(scope["decode_fields"])
     if "encode_fields" not in cls.__dict__:
         cls.encode_fields = scope["encode_fields"]
-    cls.check_fields = scope["check_fields"]
+    if issubclass(cls, Checked):
+        cls.__post_init__ = scope["check_fields"]
     cls.SIZE, cls.VARIABLE, cls.WIRES = size, tail is not None, wires
 
 
