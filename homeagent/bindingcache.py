@@ -90,7 +90,7 @@ class FlowBinding:
 
 @value
 class BindingCacheEntry:
-    """All that is bound to one home address.
+    """All that is bound to one home address; `bindings` stand in the order of their `rank`.
 
     `deleted` is when the last binding was removed by the mobile node: until MAX_DELETE_BCE_TIMEOUT later the entry
     still answers delayed Binding Updates with 135 (RFC 6275 §10.3.2). `timestamp` is the last MESG-ID accepted.

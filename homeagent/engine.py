@@ -227,6 +227,7 @@ class HomeAgent:
         try:
             if node is None:
                 raise Discard("no association")  # RFC 4285 §5.1.1
+            home = node.home_address  # as the tables have it: the same object is found without comparing
             proof = authenticate(node, self.settings.insecure, packet, update, entry, now + self._offset)
             exchange = Exchange(event, packet, update, node, proof)
             if proof.refusal is not None:
@@ -385,16 +386,9 @@ class HomeAgent:
         node = self._nodes.get(home)
         if node is None and not self.settings.insecure:
             return self._count("discarded")
+        known, wall = node or NodeSettings(home_address=home), now + self._offset
         try:
-            proof = authenticate(
-                node or NodeSettings(home_address=home),
-                self.settings.insecure,
-                packet,
-                message,
-                None,
-                now + self._offset,
-                aged=True,
-            )
+            proof = authenticate(known, self.settings.insecure, packet, message, None, wall, aged=True)
         except Discard:
             return self._count("discarded")
         if proof.refusal is not None:

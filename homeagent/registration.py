@@ -88,10 +88,8 @@ def register(
 ) -> Accepted:
     """Apply an authenticated Binding Update with H=1. `entry` is None when nothing is remembered of the node."""
     update = request.update
-    identifiers = update.find_all(BindingIdentifier)
-    malformed = any(
-        isinstance(one, MalformedOption) and one.number == OptionType.BINDING_IDENTIFIER for one in update.options
-    )
+    identifiers: list[BindingIdentifier] = update.find_all(BindingIdentifier)
+    malformed = any(one.number == OptionType.BINDING_IDENTIFIER for one in update.find_all(MalformedOption))
     care_of = care_of_address(request)
     if update.lifetime == 0 or (care_of == request.home_address and not identifiers and not malformed):
         return _deregister(settings, entry, request, identifiers, malformed, now)
@@ -133,7 +131,8 @@ def _leads_back(settings: HomeAgentSettings, node: NodeSettings, home: IPv6Addre
     """Whether tunnel packets to this address would come back into the very tunnel: it is the home agent's, or one that
     the node has by the binding itself (RFC 2473 §4.1.2)."""
     if isinstance(care_of, IPv6Address):
-        return care_of in (home, settings.address) or any(care_of in prefix for prefix in node.prefixes)
+        number = int(care_of)  # comparing addresses takes longer
+        return number in (int(home), int(settings.address)) or any(care_of in prefix for prefix in node.prefixes)
     own = (node.ipv4_home_address, settings.ipv4_address)
     return care_of in own or any(care_of in prefix for prefix in node.ipv4_prefixes)
 
@@ -239,6 +238,7 @@ def _bind_identified(
     overwrite = UpdateFlag.OVERWRITE in update.flags
     if live is not None and live.binding(PLAIN) is not None and not overwrite:
         raise Refusal(BindingStatus.MCOA_NON_MCOA_BINDING_EXISTS, "a binding without BID exists")
+    accepted = BindingStatus.ACCEPTED  # looked up once
     bound: dict[int, Binding] = {}
     if live is not None and not overwrite:
         bound = {one.bid: one for one in live.bindings}
@@ -260,10 +260,10 @@ def _bind_identified(
             found = BindingStatus.INVALID_CARE_OF_ADDRESS
         if one.bid not in bound and len(bound) >= MOST_TUNNELS:
             found = BindingStatus.INSUFFICIENT_RESOURCES  # RFC 6275 §6.1.8: whoever binds 65535 fills cache and disk
-        status = BindingStatus.ACCEPTED
         if isinstance(found, BindingStatus):
             status = found
         else:
+            status = accepted
             bound[one.bid] = _binding(one.bid, found, one.priority, lifetime, now)
         answers.append(BindingIdentifier(one.bid, status, False, one.priority))
     failed = [one.status for one in answers if one.status]
@@ -271,7 +271,7 @@ def _bind_identified(
         # the RFC leaves open what to say when every BID fails: the first error, so that no one takes it for accepted
         plain = tuple(answers) if len(answers) > 1 else tuple(replace(one, status=0) for one in answers)
         raise Refusal(failed[0], "no BID could be bound", options=plain)
-    status = BindingStatus.MCOA_NOTCOMPLETE if failed else BindingStatus.ACCEPTED
+    status = BindingStatus.MCOA_NOTCOMPLETE if failed else accepted
     return tuple(sorted(bound.values(), key=Binding.rank)), status, tuple(answers)
 
 

@@ -69,7 +69,8 @@ class Tunnels:
         old = self._parts.get(home)
         if old == new:
             return False
-        before, after = ([] if node is None else [one.remote for one in node.tunnels] for node in (old, new))
+        before = [] if old is None else [one.remote for one in old.tunnels]
+        after = [] if new is None else [one.remote for one in new.tunnels]
         if before != after:
             for remote in before:
                 if homes := self._remotes.get(remote):

@@ -37,17 +37,16 @@ def forwarding_node(
     `states` are those of its paths by this end's own probes. A path that is held back comes last and is in no flow, but
     stays usable, for its probes.
     """
-    bids = {one.bid for one in entry.bindings}
-    held_back = bids - best(bids, states)
+    bindings, bids = entry.bindings, {one.bid for one in entry.bindings}
+    held_back = bids - best(bids, states) if states else frozenset[int]()
+    if held_back:
+        bindings = tuple(sorted(bindings, key=lambda one: one.bid in held_back))
     probes = probe_rules(entry.home_address, settings.address, sorted(bids)) if settings.paths.probe else ()
     drops = tuple(FlowRule(0, 0, selector, drop=True) for selector in node.drops)
     return Node(
         entry.home_address,
         (*entry.prefixes, *_ipv4_networks(entry)),
-        tuple(
-            _tunnel(settings, one, mtus)
-            for one in sorted(entry.bindings, key=lambda one: (one.bid in held_back, *one.rank()))
-        ),
+        tuple([_tunnel(settings, one, mtus) for one in bindings]),
         probes + drops + tuple(_without(flow.rule(bids - held_back), held_back) for flow in entry.flows),
         tuple(flow.selector for flow in entry.flows if flow.may_repeat),
     )

@@ -16,6 +16,9 @@ from mip6.wire import FormError, internet_checksum, pseudo_header
 
 IPV6_HEADER = 40
 DEFAULT_HOP_LIMIT = 64
+# members of an enumeration take longer to look up
+_MOBILITY, _DESTINATION_OPTIONS = int(Protocol.MOBILITY), int(Protocol.DESTINATION_OPTIONS)
+_EXTENSIONS = frozenset((Protocol.HOP_BY_HOP, Protocol.DESTINATION_OPTIONS, Protocol.ROUTING))
 
 
 @value
@@ -47,7 +50,7 @@ class SignallingPacket:
     def checksum_is_right(self) -> bool:
         """Whether the checksum over exactly the declared Mobility Header, or the whole ICMPv6 message, is right."""
         data = self.payload
-        if self.protocol == Protocol.MOBILITY:
+        if self.protocol == _MOBILITY:
             if len(data) < 8:
                 return False
             data = data[: (data[1] + 1) * 8]
@@ -71,13 +74,13 @@ def parse_packet(packet: bytes) -> SignallingPacket:
     home_address: IPv6Address | None = None
     routing_address: IPv6Address | None = None
     protocol, at = packet[6], IPV6_HEADER
-    while protocol in (Protocol.HOP_BY_HOP, Protocol.DESTINATION_OPTIONS, Protocol.ROUTING):
+    while protocol in _EXTENSIONS:
         if at + 8 > end:
             raise FormError(f"extension header {protocol} is cut off", at)
         stop = at + 8 * (packet[at + 1] + 1)
         if stop > end:
             raise FormError(f"extension header {protocol} runs over the end", at)
-        if protocol == Protocol.DESTINATION_OPTIONS:
+        if protocol == _DESTINATION_OPTIONS:
             found = _home_address(packet, at + 2, stop)
             if found is not None:
                 if home_address is not None:
@@ -125,7 +128,7 @@ def ipv6_header(
 def finish_message(mh: bytes, source: IPv6Address, destination: IPv6Address) -> bytes:
     """An encoded Mobility Header with its checksum for these upper-layer addresses (RFC 6275 §6.1.1)."""
     blank = mh[:4] + b"\0\0" + mh[6:]
-    checksum = internet_checksum(pseudo_header(source, destination, len(mh), Protocol.MOBILITY) + blank)
+    checksum = internet_checksum(pseudo_header(source, destination, len(mh), _MOBILITY) + blank)
     return mh[: CHECKSUM.start] + checksum.to_bytes(2, "big") + mh[CHECKSUM.stop :]
 
 

@@ -290,6 +290,7 @@ _KIND_WIDTH: dict[int, int] = {
 }  # octets that tell messages apart
 _SET_OPTIONS = {cls: cls.__dict__["options"].__set__ for cls in MESSAGES if cls is not ExperimentalMessage}
 _TYPES = {cls.TYPE for cls in MESSAGES}
+_NO_NEXT_HEADER = int(Protocol.NO_NEXT_HEADER)  # a member of an enumeration takes longer to look up
 
 
 def options_offset(cls: type[Message]) -> int:
@@ -307,7 +308,7 @@ def decode_message(mh: bytes) -> Message:
     type_ = mh[2]
     if type_ not in _TYPES:
         raise UnknownType(f"Mobility Header type {type_}", 2)
-    if mh[0] != Protocol.NO_NEXT_HEADER:
+    if mh[0] != _NO_NEXT_HEADER:
         raise BadHeader(f"Payload Proto is {mh[0]}, not 59", 0)
     end = (mh[1] + 1) * 8
     width = _KIND_WIDTH.get(type_, 0)
@@ -355,4 +356,4 @@ def encode_message(message: Message, more: tuple[Option, ...] = ()) -> bytes:
     total = HEADER + len(data)
     if total > MAXIMUM:
         raise TooLong(f"{cls.__name__}: {total} octets, a Mobility Header holds {MAXIMUM}")
-    return bytes((Protocol.NO_NEXT_HEADER, total // 8 - 1, cls.TYPE, 0, 0, 0)) + data
+    return bytes((_NO_NEXT_HEADER, total // 8 - 1, cls.TYPE, 0, 0, 0)) + data

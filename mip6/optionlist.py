@@ -52,23 +52,19 @@ def encode_options(options: tuple[Option, ...], start: int) -> bytes:
     last = len(options) - 1
     for index, option in enumerate(options):
         if isinstance(option, _AS_IT_CAME):
-            number, modulus, residue = option.number, 1, 0
-            body = option.data
+            number, body = option.number, option.data
+            modulus, residue = 1, 0
         else:
-            number = option.NUMBER
+            number, body = option.NUMBER, option.encode_fields()
             modulus, residue = alignment(option)
-            # the body may align its own parts, but only to what its own alignment fixes: any matching offset will do
-            body = option.encode_fields(at + (residue - at) % modulus + 2)
-        size = 2 + len(body)
+        length = len(body)
+        if length > 255:
+            raise ValueError(f"{type(option).__name__}: {length} octets do not fit into an option")
         if option.ENDS_MESSAGE and index == last:
-            modulus, residue = 8, -size % 8
+            modulus, residue = 8, -(2 + length) % 8
         gap = (residue - at) % modulus
-        if len(body) > 255:
-            raise ValueError(f"{type(option).__name__}: {len(body)} octets do not fit into an option")
-        parts.append(_PADDING[gap])
-        parts.append(bytes((number, len(body))))
-        parts.append(body)
-        at += gap + size
+        parts += (_PADDING[gap], bytes((number, length)), body)
+        at += gap + 2 + length
     parts.append(_PADDING[-at % 8])
     return b"".join(parts)
 

@@ -105,20 +105,20 @@ _LAYOUTS = {
         ),
     ),
 }
+_FORMATS = frozenset(map(int, _LAYOUTS))
 _CODES = {1: "B", 2: "H", 4: "I"}
 FLOW_LABEL_MASK = 0xFFFFF  # RFC 6088 speaks of 24 bits; the field has 20 (RFC 8200 §3)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How to read one combination of flags: a struct and, per field, its position and the converter of its values."""
+    """How to read one combination of flags: what it makes, a struct and, per field, its position and the converter of
+    its values."""
 
-    layout: struct.Struct
-    fields: tuple[tuple[str, int, bool, Callable[[Any], Any]], ...]
-
-
-def _number(value: Any) -> Any:
-    return value
+    kind: type[IPv6Selector] | type[IPv4Selector]
+    size: int  # octets of the struct
+    unpack_from: Callable[[bytes, int], tuple[Any, ...]]
+    fields: tuple[tuple[str, int, bool, Callable[[Any], Any] | None], ...]  # None: the value as it is
 
 
 def _label(value: int) -> int:
@@ -129,7 +129,8 @@ def _label(value: int) -> int:
 def _plan(format_: int, flags: int) -> _Plan | str:
     """The plan for a flags word, or what is wrong with it."""
     code, fields, position = "!", [], 0
-    for index, (name, width) in enumerate(_LAYOUTS[SelectorFormat(format_)].fields):
+    form = _LAYOUTS[SelectorFormat(format_)]
+    for index, (name, width) in enumerate(form.fields):
         start, end = bool(flags & 0x8000 >> 2 * index), bool(flags & 0x4000 >> 2 * index)
         if end and not start:
             return f"the end of {name} without its start"
@@ -137,14 +138,15 @@ def _plan(format_: int, flags: int) -> _Plan | str:
             continue
         address = name in ("source", "destination")
         code += (f"{width}s" if address else _CODES[width]) * (1 + end)
-        convert: Callable[[Any], Any] = _number
+        convert: Callable[[Any], Any] | None = None
         if address:
             convert = IPv6Address if width == 16 else IPv4Address
         elif name == "flow_label":
             convert = _label
         fields.append((name, position, end, convert))
         position += 1 + end
-    return _Plan(struct.Struct(code), tuple(fields))
+    layout = struct.Struct(code)
+    return _Plan(form.kind, layout.size, layout.unpack_from, tuple(fields))
 
 
 def decode_selector(data: bytes, start: int, end: int) -> TrafficSelector:
@@ -152,24 +154,26 @@ def decode_selector(data: bytes, start: int, end: int) -> TrafficSelector:
     if end - start < 2:
         raise FormError(f"traffic selector of {end - start} octets", start)
     format_ = data[start]
-    if format_ not in (SelectorFormat.IPV4, SelectorFormat.IPV6):
+    if format_ not in _FORMATS:
         return UnknownSelector(format_, data[start + 2 : end])
     if end - start < 6:
         raise FormError(f"traffic selector of {end - start} octets has no flags", start)
     plan = _plan(format_, (data[start + 2] << 8 | data[start + 3]) & (0xFFFC if format_ == 1 else 0xFFFF))
     if isinstance(plan, str):
         raise FormError(f"traffic selector has {plan}", start + 2)
-    if end - start != 6 + plan.layout.size:
-        raise FormError(f"traffic selector of {end - start} octets, its flags say {6 + plan.layout.size}", start)
-    values = plan.layout.unpack_from(data, start + 6)
+    if end - start != 6 + plan.size:
+        raise FormError(f"traffic selector of {end - start} octets, its flags say {6 + plan.size}", start)
+    values = plan.unpack_from(data, start + 6)
     found: dict[str, Any] = {}
     for name, position, ranged, convert in plan.fields:
-        first = convert(values[position])
-        last = convert(values[position + 1]) if ranged else first
+        first, last = values[position], values[position + ranged]
+        if convert is not None:
+            first = convert(first)
+            last = convert(last) if ranged else first
         if last < first:
             raise FormError(f"traffic selector: {name} ends before it starts", start + 6)
         found[name] = (first, last)
-    return (IPv6Selector if format_ == SelectorFormat.IPV6 else IPv4Selector)(**found)
+    return plan.kind(**found)
 
 
 def encode_selector(selector: TrafficSelector) -> bytes:

@@ -78,6 +78,7 @@ class TargetCareOfAddress(SubOption):
 SUBOPTIONS: dict[int, type[SubOption]] = {
     cls.NUMBER: cls for cls in (BindingReference, TrafficSelectorSubOption, FlowBindingAction, TargetCareOfAddress)
 }
+_PAD1, _PADN = int(SubOptionType.PAD1), int(SubOptionType.PADN)  # members of an enumeration take longer to look up
 _AS_IT_CAME = (UnknownSubOption, MalformedSubOption)
 _DECODERS = {number: cls.decode_fields for number, cls in SUBOPTIONS.items()}
 
@@ -88,7 +89,7 @@ def decode_suboptions(data: bytes, start: int, end: int) -> tuple[SubOption, ...
     at = start
     while at < end:
         number = data[at]
-        if number == SubOptionType.PAD1:
+        if number == _PAD1:
             at += 1
             continue
         if at + 1 >= end:
@@ -97,7 +98,7 @@ def decode_suboptions(data: bytes, start: int, end: int) -> tuple[SubOption, ...
         stop = body + data[at + 1]
         if stop > end:
             raise FormError(f"sub-option {number} of {stop - body} octets runs over the end", at)
-        if number != SubOptionType.PADN:
+        if number != _PADN:
             decoder = _DECODERS.get(number)
             if decoder is None:
                 found.append(UnknownSubOption(number, data[body:stop]))

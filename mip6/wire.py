@@ -204,8 +204,8 @@ class Declared:
     WIRES: ClassVar[dict[str, Wire]] = {}
     decode_fields: ClassVar[Decoder]
 
-    def encode_fields(self, offset: int = 0) -> bytes:
-        """The fields as octets; `offset` is where they will stand, for what is aligned inside them."""
+    def encode_fields(self) -> bytes:
+        """The fields as octets."""
         raise NotImplementedError
 
 
@@ -321,7 +321,7 @@ def _generate(cls: Any, wires: dict[str, Wire]) -> None:
         scope["read_tail"], scope["write_tail"] = wire.tail
         lines.append(f"    set_{name}(self, read_tail(data, start + {size}, end))")
         checks.append(f"write_tail(self.{name})")
-    lines += ["    return self", "", "def encode_fields(self, offset=0):"]
+    lines += ["    return self", "", "def encode_fields(self):"]
     lines.append(f"    return pack({', '.join(write)})" + (f" + write_tail(self.{tail[0]})" if tail else ""))
     lines += ["", "def check_fields(self):", *[f"    {check}" for check in checks], "    return None"]
     exec(compile("\n".join(lines), f"<codec of {cls.__name__}>", "exec"), scope)
