@@ -34,7 +34,7 @@ from mip6.udp import UdpEnds
 from mip6.values import value
 
 MOST_UNKNOWN = 64  # FIDs not found that one acknowledgement names: each takes four times the room of its Flow Summary
-_ABOUT_FLOWS = (FlowIdentification, FlowSummary, MalformedOption, VendorSpecific)
+_ABOUT_FLOWS = frozenset((FlowIdentification, FlowSummary, MalformedOption, VendorSpecific))
 
 
 class Refusal(Exception):
@@ -284,7 +284,7 @@ def bind_flows(
     of two priorities in one Binding Update depend on the order of its options. Past MOST_UNKNOWN, FIDs of a summary
     that are not found are named when they are asked for again.
     """
-    said_of_flows = [one for one in update.options if isinstance(one, _ABOUT_FLOWS)]
+    said_of_flows = [one for one in update.options if type(one) in _ABOUT_FLOWS]
     if not said_of_flows:
         return (), ()
     old = {flow.fid: flow for flow in known}

@@ -62,7 +62,10 @@ def _microseconds(run: Callable[[], object]) -> float:
 
 
 def codecs() -> list[dict[str, Any]]:
-    """Decode a Binding Update with 3 BIDs, 2 prefixes, 4 flow bindings and authentication; encode its answer."""
+    """Decode a Binding Update with 3 BIDs, 2 prefixes, 4 flow bindings and authentication; encode its answer.
+
+    Its traffic selectors have been read before, as in each but the first one of a fleet.
+    """
     voice = TrafficSelectorSubOption(IPv6Selector(destination_port=(5004, 5010), next_header=(17, 17)))
     identity: tuple[Option, ...] = (MobileNodeIdentifier(1, b"mr@example.com"), MessageIdentification(1 << 63))
     update = BindingUpdate(

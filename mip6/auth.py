@@ -87,11 +87,12 @@ def locate(mh: bytes, message: Message) -> tuple[int, int] | None:
     at, end = options_offset(type(message)), min(len(mh), (mh[1] + 1) * 8)
     pad1, authentication = OptionType.PAD1, OptionType.AUTHENTICATION
     while at + 1 < end:
-        if mh[at] == pad1:
+        number = mh[at]
+        if number == pad1:
             at += 1
             continue
         stop = at + 2 + mh[at + 1]
-        if mh[at] == authentication and stop - at >= 7 and mh[at + 2] == AuthenticationSubtype.MN_HA:
+        if number == authentication and stop - at >= 7 and mh[at + 2] == AuthenticationSubtype.MN_HA:
             return at + 7, stop
         at = stop
     return None

@@ -71,15 +71,13 @@ class Message(Checked):
     options: tuple[Option, ...]
 
     def find(self, kind: type[Any]) -> Any:
-        """The first option of this class, or None."""
-        for option in self.options:
-            if isinstance(option, kind):
-                return option
-        return None
+        """The first option of this class, none of its subclasses, or None."""
+        kinds = [*map(type, self.options)]
+        return self.options[kinds.index(kind)] if kind in kinds else None
 
     def find_all(self, kind: type[Any]) -> list[Any]:
-        """All options of this class in their order."""
-        return [option for option in self.options if isinstance(option, kind)]
+        """All options of this class, none of its subclasses, in their order."""
+        return [option for option in self.options if type(option) is kind]
 
     def with_options(self, options: tuple[Option, ...]) -> Message:
         """The same message with other options."""

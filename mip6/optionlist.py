@@ -51,16 +51,13 @@ def encode_options(options: tuple[Option, ...], start: int) -> bytes:
     at = start
     last = len(options) - 1
     for index, option in enumerate(options):
-        if isinstance(option, _AS_IT_CAME):
-            number, body = option.number, option.data
-            modulus, residue = 1, 0
-        else:
-            number, body = option.NUMBER, option.encode_fields()
-            modulus, residue = alignment(option)
+        number = option.number if isinstance(option, _AS_IT_CAME) else option.NUMBER
+        modulus, residue = alignment(option)
+        body = option.encode_fields()
         length = len(body)
         if length > 255:
             raise ValueError(f"{type(option).__name__}: {length} octets do not fit into an option")
-        if option.ENDS_MESSAGE and index == last:
+        if index == last and option.ENDS_MESSAGE:
             modulus, residue = 8, -(2 + length) % 8
         gap = (residue - at) % modulus
         parts += (_PADDING[gap], bytes((number, length)), body)

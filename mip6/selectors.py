@@ -151,19 +151,27 @@ def _plan(format_: int, flags: int) -> _Plan | str:
 
 def decode_selector(data: bytes, start: int, end: int) -> TrafficSelector:
     """Read TS format, reserved octet, flags and fields from `data[start:end]` (RFC 6089 §4.2.1.4, RFC 6088 §3)."""
-    if end - start < 2:
-        raise FormError(f"traffic selector of {end - start} octets", start)
-    format_ = data[start]
+    try:
+        return _read(data[start:end])
+    except FormError as error:
+        raise FormError(str(error), start + error.offset) from None
+
+
+@lru_cache(maxsize=1024)  # the nodes of a fleet have the same selectors, and say them with each refresh
+def _read(data: bytes) -> TrafficSelector:
+    if len(data) < 2:
+        raise FormError(f"traffic selector of {len(data)} octets")
+    format_ = data[0]
     if format_ not in _FORMATS:
-        return UnknownSelector(format_, data[start + 2 : end])
-    if end - start < 6:
-        raise FormError(f"traffic selector of {end - start} octets has no flags", start)
-    plan = _plan(format_, (data[start + 2] << 8 | data[start + 3]) & (0xFFFC if format_ == 1 else 0xFFFF))
+        return UnknownSelector(format_, data[2:])
+    if len(data) < 6:
+        raise FormError(f"traffic selector of {len(data)} octets has no flags")
+    plan = _plan(format_, (data[2] << 8 | data[3]) & (0xFFFC if format_ == 1 else 0xFFFF))
     if isinstance(plan, str):
-        raise FormError(f"traffic selector has {plan}", start + 2)
-    if end - start != 6 + plan.size:
-        raise FormError(f"traffic selector of {end - start} octets, its flags say {6 + plan.size}", start)
-    values = plan.unpack_from(data, start + 6)
+        raise FormError(f"traffic selector has {plan}", 2)
+    if len(data) != 6 + plan.size:
+        raise FormError(f"traffic selector of {len(data)} octets, its flags say {6 + plan.size}")
+    values = plan.unpack_from(data, 6)
     found: dict[str, Any] = {}
     for name, position, ranged, convert in plan.fields:
         first, last = values[position], values[position + ranged]
@@ -171,7 +179,7 @@ def decode_selector(data: bytes, start: int, end: int) -> TrafficSelector:
             first = convert(first)
             last = convert(last) if ranged else first
         if last < first:
-            raise FormError(f"traffic selector: {name} ends before it starts", start + 6)
+            raise FormError(f"traffic selector: {name} ends before it starts", 6)
         found[name] = (first, last)
     return plan.kind(**found)
 
