@@ -160,10 +160,15 @@ class Registration:
         """The BIDs to use: of the best paths, those whose link's monthly volume is not used up, if there are any; of a
         care-of address that is leaving only where all are."""
         staying = [one for one in among if one.leaving is None] or among
-        good = best((one.bid for one in staying), self._states())
+        states = self._states()
+        if not states and not self.spent:  # the usual case, and this is asked many times in a turn
+            return frozenset([one.bid for one in staying])
+        good = best((one.bid for one in staying), states)
         return frozenset(one.bid for one in staying if one.bid in good and one.link not in self.spent) or good
 
     def _states(self) -> Mapping[int, PathState]:
+        if not self.unproven:
+            return self.paths
         unproven = {bid for bid in self.unproven if self.paths.get(bid) is not PathState.DOWN}
         return {**self.paths, **dict.fromkeys(unproven, PathState.RECOVERING)} if unproven else self.paths
 
