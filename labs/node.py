@@ -15,8 +15,10 @@ from typing import Any
 
 from labs import render
 from labs.inside import inside, set_up
+from labs.patience import FACTOR
 from labs.processes import end_processes
 from labs.topology import Node, Topology, readvertised
+from mip6.path import PathSettings
 from mip6.system.control import ControlError, request
 
 RUN = Path("/run/mip6-lab")
@@ -158,7 +160,7 @@ class LabNode:
     def status(self, program: str) -> dict[str, Any] | None:
         """What a daemon answers to `status`; None while its control socket does not answer."""
         try:
-            return request(self.control(program), {"command": "status"})
+            return request(self.control(program), {"command": "status"}, timeout=5 * FACTOR)
         except ControlError:
             return None
 
@@ -212,10 +214,19 @@ class LabNode:
         config = self.directory / f"{program}.toml"
         config.touch(0o600)
         table = {name: value for name, value in {**own, **paths, **overrides}.items() if value is not None}
-        config.write_text(render.toml({**settings, program: table}))
+        config.write_text(render.toml({**settings, **_patient(settings), program: table}))
         command = [program] if own_clock is None else ["labs.clock", own_clock, program]
         self.daemons[program] = self.python(*command, "--config", config, log=f"{program}.log")
         return self.daemons[program]
+
+
+def _patient(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Probes at a pace that a slow machine can keep: else it finds its own paths silent."""
+    if FACTOR == 1:
+        return {}
+    usual = PathSettings()
+    paths = {"interval": usual.interval, "idle_interval": usual.idle_interval, **settings.get("paths", {})}
+    return {"paths": {**paths, **{name: paths[name] * FACTOR for name in ("interval", "idle_interval")}}}
 
 
 def ip(*lines: str) -> None:

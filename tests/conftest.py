@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +37,8 @@ from labs.topology import Topology
 # how long one example takes says nothing here: machines are shared, and the suite runs on all cores
 settings.register_profile("shared", deadline=None, print_blob=True)
 settings.load_profile("shared")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # from the background of a shell; what tests start must hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(50_000, 20, 20)  # by default a tenth of the simulation's time is spent looking for garbage
 
 MakeLab = Callable[..., Lab]

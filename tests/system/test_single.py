@@ -10,7 +10,7 @@ import pytest
 from mip6.system.command import UnusableError
 from mip6.system.single import OnlyAgent
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("pair")]  # each in a namespace of its own, as others run too
 TRY = [sys.executable, "-c", "from mip6.system.single import OnlyAgent; OnlyAgent()"]
 
 
