@@ -23,6 +23,7 @@ REMEMBERED = 1024  # probes whose answer is still taken, however late
 WINDOW = 10  # seconds of recent loss and recent minimum
 SMOOTHING = 1 / 16  # of the delay variation, RFC 3550 §6.4.1
 FIRST_TIMEOUT = 1.0  # seconds until a probe is lost while no round-trip time is known (RFC 6298 §2)
+SETTLING = 10  # answers of a path that is new, or passes again, of which the first may have waited for a neighbour
 LEAST_MARGIN = 0.02  # seconds between the smoothed round-trip time and the time-out, for a machine that is busy
 UNIT = 2.0**-32  # of a timestamp, in seconds
 LEAST_WINDOW = 300  # seconds in which the least one-way delay is sought: clocks that differ by 50 ppm drift 15 ms apart
@@ -199,8 +200,8 @@ class Measurement:
     """Everything that one sender of probes knows of its path. Sessions follow each other; the totals go on."""
 
     __slots__ = (
-        "_deviation", "_given", "_highest", "_history", "_last", "_loss", "_minimum", "_queues", "_smoothed",
-        "_unanswered", "_variation", "answers", "sent",
+        "_deviation", "_given", "_highest", "_history", "_last", "_loss", "_minimum", "_queues", "_settling",
+        "_smoothed", "_unanswered", "_variation", "answers", "sent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -214,6 +215,7 @@ class Measurement:
         self._queues = Queue(), Queue()  # out and in
         self._smoothed: float | None = None
         self._deviation = 0.0
+        self._settling = SETTLING
         self._last: float | None = None
         self._minimum: deque[tuple[int, float]] = deque()  # second, smallest round-trip time in it
         self._history: deque[tuple[int, int, int, int]] = deque()  # second, totals at its beginning
@@ -270,9 +272,11 @@ class Measurement:
         return sent[0]
 
     def _take(self, rtt: float, now: float) -> None:
-        """RFC 6298 §2."""
+        """RFC 6298 §2. The first probes may have waited until a neighbour was known: an answer that comes much sooner
+        begins anew, or the time-out would be hundreds of milliseconds too long for the next ten."""
         self._last = rtt
-        if self._smoothed is None:
+        self._settling = max(0, self._settling - 1)
+        if self._smoothed is None or (self._settling and rtt < self._smoothed / 2):
             self._smoothed, self._deviation = rtt, rtt / 2
         else:
             self._deviation += (abs(self._smoothed - rtt) - self._deviation) / 4
@@ -295,6 +299,7 @@ class Measurement:
     def outage_over(self) -> None:
         """What was lost while nothing passed is no measure of what the path loses otherwise: the recent loss begins
         anew, or the next outage would take longer to be told from chance."""
+        self._settling = SETTLING
         if self._history:
             second = self._history[-1][0]
             self._history.clear()

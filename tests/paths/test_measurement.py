@@ -115,6 +115,24 @@ def reply(sequence: int, number: int, stamp: int, **how: int) -> Reply:
     return Reply(number, how.get("left", received), how.get("estimate", 1), 5, received, sequence, stamp, 1, 64)
 
 
+def timeout_after(*round_trips: float) -> float:
+    """The time-out of a path whose probes were answered after these many seconds, one after the other."""
+    measurement = Measurement()
+    for sequence, seconds in enumerate(round_trips):
+        stamp = sequence * SECOND + 1000
+        measurement.probe(sequence, stamp, float(sequence))
+        measurement.answer(reply(sequence, sequence, stamp), stamp + int(seconds * SECOND), sequence + seconds)
+    return measurement.timeout()
+
+
+def test_first_probes_that_waited_for_a_neighbour_do_not_lengthen_the_timeout() -> None:
+    assert timeout_after(0.3, 0.2, 0.1, 0.004) < 0.03
+
+
+def test_later_a_quick_answer_among_slow_ones_does_not_shorten_it() -> None:
+    assert timeout_after(*[0.2, 0.3] * 10, 0.004) > 0.4
+
+
 def test_an_answer_counts_once_and_only_to_its_own_probe() -> None:
     measurement = Measurement()
     measurement.probe(0, 1000, 0.0)
