@@ -10,9 +10,14 @@ from mip6.numbers import BindingStatus, UpdateFlag
 from mip6.options import NonceIndices
 
 
+def is_newer(sequence: int, than: int) -> bool:
+    """Of two sequence numbers, modulo 2^16 (RFC 6275 §9.5.1)."""
+    return 1 <= (sequence - than) % 65536 <= 32767
+
+
 def check_sequence(entry: BindingCacheEntry, sequence: int) -> None:
-    """RFC 6275 §9.5.1: newer modulo 2^16, or status 135 with the last accepted number."""
-    if not 1 <= (sequence - entry.sequence) % 65536 <= 32767:
+    """RFC 6275 §9.5.1: newer, or status 135 with the last accepted number."""
+    if not is_newer(sequence, entry.sequence):
         raise Refusal(
             BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW,
             f"sequence number {sequence} is not newer than {entry.sequence}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv6Address
 
+from homeagent.admission import is_newer
 from mip6.events import PacketReceived
 from mip6.headers import SignallingPacket, parse_packet
 from mip6.messages import BindingUpdate, decode_message
@@ -33,7 +34,7 @@ class DuplicateDetection:
         event = self._waiting.get(home)
         if event is not None:
             _, registration = _taken_apart(event)
-            if 1 <= (deregistration.sequence - registration.sequence) % 65536 <= 32767:  # RFC 6275 §9.5.1
+            if is_newer(deregistration.sequence, registration.sequence):
                 del self._waiting[home]
 
     def keep(self, wanted: Callable[[IPv6Address], bool]) -> None:
